@@ -1,0 +1,64 @@
+"""What recommend asks of the laws: a protocol, so that neither stage imports the other.
+
+Shape legend: n = cells (broadcast together), D = parameter draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SkillForecast:
+    """Predictions for n cells."""
+
+    skill: FloatArray
+    """Mean predicted skill, shape (n,)."""
+    skill_low: FloatArray
+    """Lower end of the 90 % interval for a new run, shape (n,)."""
+    skill_high: FloatArray
+    """Upper end of the 90 % interval for a new run, shape (n,)."""
+    p_learned: FloatArray
+    """Probability that a new run's skill reaches the threshold, parameter uncertainty included, shape (n,)."""
+    extrapolated: list[list[str]]
+    """Per cell, why it lies outside what was measured; empty list: inside."""
+
+
+class Forecast(Protocol):
+    """The fitted laws, ready to answer."""
+
+    def families(self) -> dict[str, list[float]]:
+        """Calibrated families and their complexities."""
+        ...
+
+    def p_learned(
+        self,
+        family: list[str],
+        complexity: FloatArray,
+        block_params: FloatArray,
+        tokens: FloatArray,
+        frequency: FloatArray,
+    ) -> FloatArray:
+        """Probability learned, shape (n,). Fast: for use inside a search. `family` is a list of n names."""
+        ...
+
+    def skill(
+        self,
+        family: list[str],
+        complexity: FloatArray,
+        block_params: FloatArray,
+        tokens: FloatArray,
+        frequency: FloatArray,
+    ) -> SkillForecast:
+        """Everything about n cells, with intervals and extrapolation flags."""
+        ...
+
+    def lm_loss(self, block_params: FloatArray, tokens: FloatArray) -> FloatArray | None:
+        """Predicted LM loss (nats per token) on common data, shape (n,); None when no such law was fitted."""
+        ...

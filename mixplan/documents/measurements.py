@@ -1,0 +1,221 @@
+"""measurements/: three tables with fixed column names and units, which any tool can write."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from mixplan.documents.atomic import write_json
+from mixplan.documents.base import Provenance
+from mixplan.documents.suggest import did_you_mean
+from mixplan.documents.table import Table, read_table, write_table
+from mixplan.errors import InputError
+
+
+class _Row(BaseModel):
+    """Unknown extra columns are kept: other tools may add their own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+
+class LearningRow(_Row):
+    """One cell at one evaluation of one run."""
+
+    run_id: str
+    rung: str
+    block_params: float = Field(gt=0)
+    """Parameters without input embedding and unembedding."""
+    total_params: float | None = Field(default=None, gt=0)
+    seed: float = Field(ge=0)
+    step: float = Field(ge=0)
+    tokens: float = Field(gt=0)
+    """Training tokens seen."""
+    task: str
+    family: str
+    complexity: float = Field(gt=0)
+    """Grows with difficulty within a family."""
+    frequency: float = Field(gt=0, le=1)
+    """Injected instances per training token."""
+    exposures: float | None = Field(default=None, ge=0)
+    """frequency × tokens."""
+    accuracy: float = Field(ge=0, le=1)
+    """On unseen instances, among the task's own answers."""
+    chance: float = Field(ge=0, lt=1)
+    skill: float = Field(le=1)
+    """(accuracy − chance) ÷ (1 − chance)."""
+    choice_nll: float | None = Field(default=None, ge=0)
+    """NLL of the answer among the task's own answers, nats."""
+    lm_loss: float | None = Field(default=None, ge=0)
+    """On held-out base text, nats per token."""
+
+
+class RetentionRow(_Row):
+    """One probe task at one delay after its burst."""
+
+    run_id: str
+    rung: str
+    block_params: float = Field(gt=0)
+    seed: float = Field(ge=0)
+    task: str
+    family: str
+    complexity: float = Field(gt=0)
+    instances: float = Field(gt=0)
+    """Instances in the burst."""
+    injected_at_tokens: float = Field(ge=0)
+    delay_tokens: float = Field(ge=0)
+    """Tokens between the burst and this measurement."""
+    choice_nll_before: float = Field(ge=0)
+    choice_nll: float = Field(ge=0)
+    gain: float
+    """choice_nll_before − choice_nll, nats."""
+
+
+class InterferenceRow(_Row):
+    """One task's gradient against the common gradient at one point of one run."""
+
+    run_id: str
+    rung: str
+    block_params: float = Field(gt=0)
+    seed: float = Field(ge=0)
+    tokens: float = Field(ge=0)
+    task: str
+    family: str
+    complexity: float = Field(gt=0)
+    frequency: float = Field(gt=0, le=1)
+    cosine: float = Field(ge=-1, le=1)
+    """Between the gradient on common text and the task's gradient."""
+    task_grad_norm: float = Field(ge=0)
+    common_grad_norm: float = Field(ge=0)
+    loss_change: float
+    """First-order change of the task's loss by one optimizer step on common text alone, nats."""
+
+
+ROWS: dict[str, type[_Row]] = {"learning": LearningRow, "retention": RetentionRow, "interference": InterferenceRow}
+TEXT_COLUMNS = {"run_id", "rung", "task", "family"}
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """The three tables; retention and interference may be missing."""
+
+    learning: Table
+    retention: Table | None = None
+    interference: Table | None = None
+    provenance: Provenance = field(default_factory=dict)
+
+
+def read_measurements(folder: Path) -> Measurements:
+    """Read and check a measurements folder (or a single learning table).
+
+    Raises:
+        InputError: missing learning table, missing column, text where numbers belong, NaN, values out of
+            range; all of them at once, with the first offending row.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        files: dict[str, Path] = {"learning": folder}
+    else:
+        files = {}
+        for name in ROWS:
+            found = [folder / f"{name}{end}" for end in (".csv", ".parquet") if (folder / f"{name}{end}").is_file()]
+            if len(found) > 1:
+                raise InputError(f"{folder} holds both {found[0].name} and {found[1].name}; keep one")
+            if found:
+                files[name] = found[0]
+    if "learning" not in files:
+        raise InputError(f"{folder}: no learning.csv or learning.parquet here; `mixplan collect RUNS` writes them")
+    problems: list[str] = []
+    tables: dict[str, Table] = {}
+    for name, path in files.items():
+        try:
+            table = read_table(path, TEXT_COLUMNS)
+        except InputError as error:
+            problems += error.problems
+            continue
+        problems += check_table(table, name, str(path))
+        tables[name] = table
+    if problems:
+        raise InputError(problems)
+    provenance: Provenance = {}
+    note = folder / "provenance.json" if folder.is_dir() else None
+    if note is not None and note.is_file():
+        try:
+            provenance = json.loads(note.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{note}: not JSON ({error}); delete it or write it anew") from None
+    return Measurements(tables["learning"], tables.get("retention"), tables.get("interference"), provenance)
+
+
+def write_measurements(measurements: Measurements, folder: Path, parquet: bool = False) -> list[Path]:
+    """Write the tables that there are, and provenance.json. Returns the paths."""
+    end = ".parquet" if parquet else ".csv"
+    written = []
+    for name in ROWS:
+        table: Table | None = getattr(measurements, name)
+        if table is not None and len(table):
+            write_table(table, folder / f"{name}{end}")
+            written.append(folder / f"{name}{end}")
+    write_json(folder / "provenance.json", measurements.provenance)
+    return [*written, folder / "provenance.json"]
+
+
+def check_table(table: Table, name: str, where: str) -> list[str]:
+    """Every way in which a table breaks the rules of its columns; empty when it keeps them."""
+    problems: list[str] = []
+    if not len(table):
+        return [f"{where}: no rows"]
+    for column, info in ROWS[name].model_fields.items():
+        if column not in table:
+            if info.is_required():
+                missing = did_you_mean(column, [c for c in table.columns if c not in ROWS[name].model_fields])
+                problems.append(f"{where}: column {column!r} is missing{missing if 'mean' in missing else ''}")
+            continue
+        values = table[column]
+        if column in TEXT_COLUMNS:
+            empty = np.flatnonzero(np.array([str(v).strip() == "" for v in values]))
+            if len(empty):
+                problems.append(f"{where}: column {column!r} is empty in {len(empty)} row(s), first row {empty[0] + 1}")
+            continue
+        if values.dtype == object:
+            bad = next(i for i, v in enumerate(values) if not _is_number(v))
+            problems.append(f"{where}: column {column!r} needs numbers; row {bad + 1} has {values[bad]!r}")
+            continue
+        problems += _check_numbers(values, column, info.is_required(), info.metadata, where)
+    return problems
+
+
+def _check_numbers(values: np.ndarray, column: str, required: bool, metadata: list[Any], where: str) -> list[str]:
+    problems = []
+    missing = np.flatnonzero(~np.isfinite(values) if required else np.isinf(values))
+    if len(missing):
+        problems.append(
+            f"{where}: column {column!r} is empty, NaN or infinite in {len(missing)} row(s), first row "
+            f"{missing[0] + 1}; leave such rows out"
+        )
+    for rule in metadata:
+        for attribute, holds, sign in (
+            ("gt", np.greater, ">"), ("ge", np.greater_equal, "≥"), ("lt", np.less, "<"), ("le", np.less_equal, "≤"),
+        ):  # fmt: skip
+            limit = getattr(rule, attribute, None)
+            if limit is None:
+                continue
+            broken = np.flatnonzero(np.isfinite(values) & ~holds(values, limit))
+            if len(broken):
+                problems.append(
+                    f"{where}: column {column!r} must be {sign} {limit:g}; {len(broken)} row(s) are not, first row "
+                    f"{broken[0] + 1} with {values[broken[0]]:g}"
+                )
+    return problems
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value) if str(value).strip() else 0.0
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""Model shapes: a name becomes dimensions, exact parameter counts and FLOPs per token, without torch.
+
+Shape legend: d = d_model, L = layers, F = feed-forward width, V = vocabulary, T = sequence length.
+"""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from mixplan.documents.base import Count, Name, Part
+
+
+class ModelShape(Part):
+    """One Olmo2 shape: reordered norm, QK-norm, SwiGLU, RoPE, untied embeddings, no biases."""
+
+    name: Name
+    """Name of this size in tables and folders."""
+    d_model: Count
+    """Width of the residual stream."""
+    layers: Count
+    """Number of transformer blocks."""
+    heads: Count
+    """Attention heads; must divide d_model into an even head width (RoPE rotates pairs)."""
+    d_ffn: Count
+    """Width of the SwiGLU feed-forward layer."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelShape:
+        if self.d_model % self.heads or (self.d_model // self.heads) % 2:
+            even = [h for h in range(1, self.d_model + 1) if self.d_model % h == 0 and self.d_model // h % 2 == 0]
+            raise ValueError(
+                f"heads={self.heads} must divide d_model={self.d_model} into an even head width; use one of {even}"
+            )
+        return self
+
+    @property
+    def matmul_params(self) -> int:
+        """Block parameters that take part in a matrix product: L·(4d² + 3dF)."""
+        return self.layers * (4 * self.d_model**2 + 3 * self.d_model * self.d_ffn)
+
+    @property
+    def block_params(self) -> int:
+        """Exact parameters of an Olmo2 model without input embedding and unembedding.
+
+        matmul_params + 4d norms a layer (q, k, after attention, after feed-forward) + d final norm.
+        """
+        return self.matmul_params + 4 * self.layers * self.d_model + self.d_model
+
+    def total_params(self, vocab_size: int) -> int:
+        """block_params + 2·V·d: input embedding and unembedding are untied."""
+        return self.block_params + 2 * vocab_size * self.d_model
+
+    def flops_per_token(self, vocab_size: int, sequence_length: int) -> float:
+        """Training FLOPs per token, forward and backward (arXiv 2204.02311, appendix B).
+
+        6·(matmul parameters incl. unembedding) + 12·L·d·T for attention scores and values, counted in full
+        (a causal kernel may do half of the latter). The input embedding is a lookup and costs nothing.
+        """
+        matmul = 6.0 * (self.matmul_params + vocab_size * self.d_model)
+        attention = 12.0 * self.layers * self.d_model * sequence_length
+        return matmul + attention
+
+
+def _shape(name: str, d_model: int, layers: int, heads: int, d_ffn: int) -> ModelShape:
+    return ModelShape(name=name, d_model=d_model, layers=layers, heads=heads, d_ffn=d_ffn)
+
+
+def _table() -> dict[str, ModelShape]:
+    rows: list[ModelShape] = []
+    # CPU rungs: two layers, feed-forward 4d; named after their block parameters.
+    for name, d in (("8k", 16), ("19k", 24), ("33k", 32), ("74k", 48), ("132k", 64), ("296k", 96)):
+        rows.append(_shape(f"cpu_{name}", d, 2, 4, 4 * d))
+    # allenai/DataDecide: SwiGLU with an inner width of 4d.
+    for name, d, heads, layers in (
+        ("4M", 64, 8, 8), ("6M", 96, 8, 8), ("8M", 128, 8, 8), ("10M", 144, 8, 8), ("14M", 192, 8, 8),
+        ("16M", 208, 8, 8), ("20M", 192, 8, 16), ("60M", 384, 12, 16), ("90M", 528, 12, 16),
+        ("150M", 768, 12, 12), ("300M", 1024, 16, 16), ("530M", 1344, 16, 16), ("750M", 1536, 16, 16),
+        ("1B", 2048, 16, 16),
+    ):  # fmt: skip
+        rows.append(_shape(f"datadecide_{name}", d, layers, heads, 4 * d))
+    # allenai/OLMo-core, src/olmo_core/nn/transformer/config.py; its 1M has 4 heads of width 3, which RoPE
+    # cannot rotate in pairs, so it stands here with 2 heads (parameters and FLOPs are the same).
+    for name, d, layers, heads, ffn in (
+        ("1M", 12, 4, 2, 256), ("14M", 128, 4, 8, 512), ("30M", 256, 4, 8, 768), ("60M", 384, 8, 8, 1536),
+        ("100M", 512, 12, 8, 2048), ("190M", 768, 12, 12, 3072), ("370M", 1024, 16, 16, 4096),
+        ("600M", 1344, 16, 16, 5376), ("760M", 1536, 16, 16, 6144), ("1B", 2048, 16, 16, 8192),
+        ("3B", 3328, 16, 16, 13312), ("7B", 4096, 32, 32, 11008), ("13B", 5120, 40, 40, 13824),
+    ):  # fmt: skip
+        rows.append(_shape(f"olmo2_{name}", d, layers, heads, ffn))
+    # arXiv 2605.29548, section on OLMo: inner width 4d reproduces the reported totals.
+    for name, d, layers, heads in (
+        ("4M", 64, 8, 8), ("20M", 192, 16, 8), ("300M", 1024, 16, 16), ("1B", 2048, 16, 16), ("4B", 4096, 16, 32),
+    ):  # fmt: skip
+        rows.append(_shape(f"paper_{name}", d, layers, heads, 4 * d))
+    return {row.name: row for row in rows}
+
+
+PRESETS: dict[str, ModelShape] = _table()
