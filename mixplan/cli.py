@@ -78,3 +78,18 @@ def schema(
     from mixplan.documents.registry import schema as describe
 
     console.emit_json(describe(name))
+
+
+# --- calibrate: plan, calibrate, status, collect ---
+
+
+# --- laws: fit, predict, backtest ---
+
+
+# --- recommend ---
+
+
+# --- recipes: build, emit, verify ---
+
+
+# --- report ---

@@ -1,0 +1,5 @@
+"""`python -m mixplan` is the `mixplan` command."""
+
+from mixplan.cli import main
+
+main()
