@@ -1,0 +1,1 @@
+"""Trains the ladder and measures it: calibration.yaml in, measurements/ out."""

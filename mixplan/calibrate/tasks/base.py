@@ -1,0 +1,54 @@
+"""What a task is to the rest of the stage: instances to inject, instances to test on, answers to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One question with its possible answers, as token ids."""
+
+    prompt: Tokens
+    choices: tuple[Tokens, ...]
+    """Possible answers; the same for all instances of a synthetic task."""
+    answer: int
+    """Index of the right choice."""
+
+    def document(self, end_of_document_id: int) -> Tokens:
+        """What is injected: prompt, right answer, end of document."""
+        return (*self.prompt, *self.choices[self.answer], end_of_document_id)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One concrete skill with its own tokens. Only `train` is ever injected; skill is measured on `test`."""
+
+    name: str
+    family: str
+    complexity: int
+    train: tuple[Instance, ...]
+    test: tuple[Instance, ...]
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing among the choices: mean of 1 ÷ choices over the test instances."""
+        return float(np.mean([1 / len(instance.choices) for instance in self.test]))
+
+
+@dataclass(frozen=True)
+class Family:
+    """A synthetic family: how many symbols a task of given complexity needs, and how to make it from them."""
+
+    name: str
+    symbols: Callable[[int], int]
+    """complexity → number of novel symbols."""
+    make: Callable[[str, int, np.ndarray, np.random.Generator], Task]
+    """(task name, complexity, symbol ids, generator) → task."""
+    instance_tokens: int
+    """Length of an injected instance, end of document included."""
