@@ -74,4 +74,6 @@ def refuse_overwrite(path: Path, what: str, force: bool) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder; {what} needs a file name: give another path with -o")
     if path.exists() and not force:
-        raise InputError(f"{path} exists; {what} does not overwrite it: add --force, or give another path with -o")
+        raise InputError(
+            f"{path} exists; {what} does not overwrite it: add --force, or give another path with -o"
+        )

@@ -14,11 +14,12 @@ from mixplan.documents.base import (
     NonNegative,
     OpenFraction,
     Part,
+    Place,
     Positive,
+    RulesBroken,
     Whole,
 )
 from mixplan.documents.shapes import PRESETS, ModelShape
-
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ class Corpus(Part):
     column: str | None = None
     """Column that holds the text or the tokens (mds, datasets). Default: `tokens`, else `text`."""
     dtype: Literal["uint8", "uint16", "uint32", "int32", "int64"] = "uint16"
-    """Integer type of header-less .npy token files (OLMo's format); files with a NumPy header say it themselves."""
+    """Integer type of header-less .npy token files (OLMo's format); a NumPy header says it itself."""
     max_tokens: Count | None = None
     """Use at most this many training tokens of the corpus."""
     held_out_fraction: OpenFraction = 0.05
@@ -54,7 +55,7 @@ class Tokenizer(Part):
     """How text becomes tokens."""
 
     kind: Literal["bytes", "huggingface", "none"] = "bytes"
-    """bytes: 256 bytes + end-of-document; huggingface: a local tokenizer folder; none: the corpus is tokens."""
+    """bytes: 256 bytes + end-of-document; huggingface: a local tokenizer folder; none: corpus of tokens."""
     path: str | None = None
     """Tokenizer folder (tokenizer.json inside), relative to this file. Only with kind huggingface."""
     vocab_size: Count | None = None
@@ -90,7 +91,7 @@ class Training(Part):
     """Optimisation: AdamW, linear warm-up, constant, linear decay to zero."""
 
     rule: Literal["scaled", "fixed"] = "scaled"
-    """scaled: learning rate and batch follow size (Porian et al., arXiv 2406.19146); fixed: the same for all."""
+    """scaled: learning rate and batch follow size (arXiv 2406.19146); fixed: the same for all."""
     learning_rate: Positive | None = None
     """Peak learning rate of the fixed rule."""
     learning_rate_multiplier: Positive = 0.25
@@ -125,7 +126,9 @@ class Training(Part):
         if self.rule == "fixed" and (self.learning_rate is None or self.batch_sequences is None):
             raise ValueError("rule fixed needs both `learning_rate` and `batch_sequences`")
         if self.rule == "scaled" and self.learning_rate is not None:
-            raise ValueError("`learning_rate` goes with rule fixed; for rule scaled set `learning_rate_multiplier`")
+            raise ValueError(
+                "`learning_rate` goes with rule fixed; for rule scaled set `learning_rate_multiplier`"
+            )
         if self.warmup_fraction + self.decay_fraction > 1:
             raise ValueError("warmup_fraction + decay_fraction must not exceed 1")
         return self
@@ -278,13 +281,16 @@ class CalibrationSpec(Document):
 
         if not value:
             raise ValueError("at least one rung is needed")
-        problems = [
-            f"{rung!r} is no preset{did_you_mean(rung, PRESETS)}"
-            for rung in value
+        problems: list[tuple[Place, str]] = [
+            (
+                (index,),
+                f"{rung!r} is no preset{did_you_mean(rung, PRESETS)}; `mixplan schema presets` lists them",
+            )
+            for index, rung in enumerate(value)
             if isinstance(rung, str) and rung not in PRESETS
         ]
         if problems:
-            raise ValueError("; ".join(problems))
+            raise RulesBroken(problems)
         _distinct([rung if isinstance(rung, str) else rung.name for rung in value])
         return value
 

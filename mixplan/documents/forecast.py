@@ -25,7 +25,7 @@ class SkillForecast:
     skill_high: FloatArray
     """Upper end of the 90 % interval for a new run, shape (n,)."""
     p_learned: FloatArray
-    """Probability that a new run's skill reaches the threshold, parameter uncertainty included, shape (n,)."""
+    """Probability that a new run reaches the threshold skill, parameter uncertainty included, shape (n,)."""
     extrapolated: list[list[str]]
     """Per cell, why it lies outside what was measured; empty list: inside."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mixplan.documents.atomic import write_json
 from mixplan.documents.base import Provenance
+from mixplan.documents.loading import read_data
 from mixplan.documents.suggest import did_you_mean
 from mixplan.documents.table import Table, read_table, write_table
 from mixplan.errors import InputError
@@ -95,8 +95,14 @@ class InterferenceRow(_Row):
     """First-order change of the task's loss by one optimizer step on common text alone, nats."""
 
 
-ROWS: dict[str, type[_Row]] = {"learning": LearningRow, "retention": RetentionRow, "interference": InterferenceRow}
+ROWS: dict[str, type[_Row]] = {
+    "learning": LearningRow,
+    "retention": RetentionRow,
+    "interference": InterferenceRow,
+}
 TEXT_COLUMNS = {"run_id", "rung", "task", "family"}
+_ROUNDING = 0.02
+"""How far a column may be from what others imply: tables written by hand are rounded to two digits."""
 
 
 @dataclass(frozen=True)
@@ -117,18 +123,24 @@ def read_measurements(folder: Path) -> Measurements:
             range; all of them at once, with the first offending row.
     """
     folder = Path(folder)
+    if not folder.exists():
+        raise InputError(f"{folder}: no such file or folder; `mixplan collect RUNS` writes measurements")
     if folder.is_file():
         files: dict[str, Path] = {"learning": folder}
     else:
         files = {}
         for name in ROWS:
-            found = [folder / f"{name}{end}" for end in (".csv", ".parquet") if (folder / f"{name}{end}").is_file()]
+            found = [
+                folder / f"{name}{end}" for end in (".csv", ".parquet") if (folder / f"{name}{end}").is_file()
+            ]
             if len(found) > 1:
                 raise InputError(f"{folder} holds both {found[0].name} and {found[1].name}; keep one")
             if found:
                 files[name] = found[0]
     if "learning" not in files:
-        raise InputError(f"{folder}: no learning.csv or learning.parquet here; `mixplan collect RUNS` writes them")
+        raise InputError(
+            f"{folder}: no learning.csv or learning.parquet here; `mixplan collect RUNS` writes them"
+        )
     problems: list[str] = []
     tables: dict[str, Table] = {}
     for name, path in files.items():
@@ -144,15 +156,17 @@ def read_measurements(folder: Path) -> Measurements:
     provenance: Provenance = {}
     note = folder / "provenance.json" if folder.is_dir() else None
     if note is not None and note.is_file():
-        try:
-            provenance = json.loads(note.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{note}: not JSON ({error}); delete it or write it anew") from None
+        provenance = read_data(note).data
     return Measurements(tables["learning"], tables.get("retention"), tables.get("interference"), provenance)
 
 
 def write_measurements(measurements: Measurements, folder: Path, parquet: bool = False) -> list[Path]:
-    """Write the tables that there are, and provenance.json. Returns the paths."""
+    """Write the tables that there are, and provenance.json. Returns the paths.
+
+    A table that an earlier call left in the same folder and this one does not write is removed: the folder
+    holds one set of measurements.
+    """
+    folder = Path(folder)
     end = ".parquet" if parquet else ".csv"
     written = []
     for name in ROWS:
@@ -160,6 +174,9 @@ def write_measurements(measurements: Measurements, folder: Path, parquet: bool =
         if table is not None and len(table):
             write_table(table, folder / f"{name}{end}")
             written.append(folder / f"{name}{end}")
+    for old in (folder / f"{name}{kind}" for name in ROWS for kind in (".csv", ".parquet")):
+        if old not in written:
+            old.unlink(missing_ok=True)
     write_json(folder / "provenance.json", measurements.provenance)
     return [*written, folder / "provenance.json"]
 
@@ -173,23 +190,61 @@ def check_table(table: Table, name: str, where: str) -> list[str]:
         if column not in table:
             if info.is_required():
                 missing = did_you_mean(column, [c for c in table.columns if c not in ROWS[name].model_fields])
-                problems.append(f"{where}: column {column!r} is missing{missing if 'mean' in missing else ''}")
+                problems.append(
+                    f"{where}: column {column!r} is missing{missing if 'mean' in missing else ''}"
+                )
             continue
         values = table[column]
         if column in TEXT_COLUMNS:
             empty = np.flatnonzero(np.array([str(v).strip() == "" for v in values]))
             if len(empty):
-                problems.append(f"{where}: column {column!r} is empty in {len(empty)} row(s), first row {empty[0] + 1}")
+                problems.append(
+                    f"{where}: column {column!r} is empty in {len(empty)} row(s), first row {empty[0] + 1}"
+                )
             continue
         if values.dtype == object:
-            bad = next(i for i, v in enumerate(values) if not _is_number(v))
+            bad = next((i for i, v in enumerate(values) if not _is_number(v)), 0)
             problems.append(f"{where}: column {column!r} needs numbers; row {bad + 1} has {values[bad]!r}")
             continue
         problems += _check_numbers(values, column, info.is_required(), info.metadata, where)
+    return problems or _check_meaning(table, name, where)
+
+
+def _check_meaning(table: Table, name: str, where: str) -> list[str]:
+    """Columns that follow from others must agree with them, and a cell is measured once at a time."""
+    problems = []
+    if name == "learning":
+        implied = (table["accuracy"] - table["chance"]) / (1 - table["chance"])
+        problems += _disagree(table["skill"], implied, "skill", "(accuracy − chance) ÷ (1 − chance)", where)
+        keys = ("run_id", "tokens", "task", "family", "complexity", "frequency")
+        first: dict[tuple[Any, ...], int] = {}
+        for row, key in enumerate(zip(*(table[column] for column in keys), strict=True)):
+            if first.setdefault(key, row) != row:
+                problems.append(
+                    f"{where}: rows {first[key] + 1} and {row + 1} measure the same cell at the same time "
+                    f"(same {', '.join(keys)}); keep one, or give different runs different run_id"
+                )
+                break
+    if name == "retention":
+        implied = table["choice_nll_before"] - table["choice_nll"]
+        problems += _disagree(table["gain"], implied, "gain", "choice_nll_before − choice_nll", where)
     return problems
 
 
-def _check_numbers(values: np.ndarray, column: str, required: bool, metadata: list[Any], where: str) -> list[str]:
+def _disagree(given: np.ndarray, implied: np.ndarray, column: str, formula: str, where: str) -> list[str]:
+    wrong = np.flatnonzero(np.abs(given - implied) > _ROUNDING)
+    if not len(wrong):
+        return []
+    row = wrong[0]
+    return [
+        f"{where}: column {column!r} is not {formula} in {len(wrong)} row(s), first row {row + 1}: "
+        f"{given[row]:g} against {implied[row]:g}"
+    ]
+
+
+def _check_numbers(
+    values: np.ndarray, column: str, required: bool, metadata: list[Any], where: str
+) -> list[str]:
     problems = []
     missing = np.flatnonzero(~np.isfinite(values) if required else np.isinf(values))
     if len(missing):
@@ -199,7 +254,8 @@ def _check_numbers(values: np.ndarray, column: str, required: bool, metadata: li
         )
     for rule in metadata:
         for attribute, holds, sign in (
-            ("gt", np.greater, ">"), ("ge", np.greater_equal, "≥"), ("lt", np.less, "<"), ("le", np.less_equal, "≤"),
+            ("gt", np.greater, ">"), ("ge", np.greater_equal, "≥"),
+            ("lt", np.less, "<"), ("le", np.less_equal, "≤"),
         ):  # fmt: skip
             limit = getattr(rule, attribute, None)
             if limit is None:
@@ -207,8 +263,8 @@ def _check_numbers(values: np.ndarray, column: str, required: bool, metadata: li
             broken = np.flatnonzero(np.isfinite(values) & ~holds(values, limit))
             if len(broken):
                 problems.append(
-                    f"{where}: column {column!r} must be {sign} {limit:g}; {len(broken)} row(s) are not, first row "
-                    f"{broken[0] + 1} with {values[broken[0]]:g}"
+                    f"{where}: column {column!r} must be {sign} {limit:g}; {len(broken)} row(s) are not, "
+                    f"first row {broken[0] + 1} with {values[broken[0]]:g}"
                 )
     return problems
 

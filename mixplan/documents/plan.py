@@ -15,7 +15,9 @@ from mixplan.documents.base import (
     NonNegative,
     OpenFraction,
     Part,
+    Place,
     Positive,
+    RulesBroken,
     Whole,
 )
 from mixplan.documents.calibration_spec import Tokenizer
@@ -35,8 +37,8 @@ class PlanSource(Part):
     pattern: str = "*"
     """Which files to take from a folder under `text`, searched recursively."""
     mds: str | None = None
-    """Folder of its MDS shards: where `build` writes and the emitted streams read. Relative to this file, or a
-    URL that Streaming understands."""
+    """Folder of its MDS shards: where `build` writes and the emitted streams read. Relative to this file, or
+    a URL that Streaming understands."""
     tokens_available: Positive | None = None
     """Unique tokens. Default: counted from the index of its MDS folder."""
     natural_share: Fraction | None = None
@@ -145,29 +147,40 @@ class Plan(Document):
     def _known_sizes(cls, value: list[str | ModelShape]) -> list[str | ModelShape]:
         if not value:
             raise ValueError("at least one size is needed")
-        problems = [
-            f"{size!r} is no preset{did_you_mean(size, PRESETS)}"
-            for size in value
+        problems: list[tuple[Place, str]] = [
+            (
+                (index,),
+                f"{size!r} is no preset{did_you_mean(size, PRESETS)}; `mixplan schema presets` lists them",
+            )
+            for index, size in enumerate(value)
             if isinstance(size, str) and size not in PRESETS
         ]
         if problems:
-            raise ValueError("; ".join(problems))
+            raise RulesBroken(problems)
         return value
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Plan:
-        problems: list[str] = []
+        problems: list[str | tuple[Place, str]] = []
         names = [source.name for source in self.sources]
         task_names = [task.name for task in self.tasks]
         for what, listed in (("source", names), ("task", task_names)):
-            problems += [f"{what} {name!r} is given twice" for name in sorted(set(listed)) if listed.count(name) > 1]
+            problems += [
+                f"{what} {name!r} is given twice" for name in sorted(set(listed)) if listed.count(name) > 1
+            ]
         if not any(source.role == "common" for source in self.sources):
             problems.append("at least one source needs role: common, or nothing gives way to the rare ones")
-        for task in self.tasks:
+        for index, task in enumerate(self.tasks):
+            at: Place = ("tasks", index, "density")
             if not task.density:
-                problems.append(f"task {task.name!r} is in no source; give `density` at least one source")
+                problems.append(
+                    (at, f"task {task.name!r} is in no source; give `density` at least one source")
+                )
             problems += [
-                f"task {task.name!r} has a density in unknown source {name!r}{did_you_mean(name, names)}"
+                (
+                    (*at, name),
+                    f"task {task.name!r} has a density in an unknown source{did_you_mean(name, names)}",
+                )
                 for name in task.density
                 if name not in names
             ]
@@ -178,10 +191,14 @@ class Plan(Document):
             problems.append(f"natural shares sum to {sum(given):.6g}; they must sum to 1")
         if sum(source.min_share for source in self.sources) > 1 + 1e-9:
             total = sum(source.min_share for source in self.sources)
-            problems.append(f"the lower bounds on shares sum to {total:.6g}; shares can only sum to 1: lower them")
+            problems.append(
+                f"the lower bounds on shares sum to {total:.6g}; shares can only sum to 1: lower them"
+            )
         if sum(source.max_share for source in self.sources) < 1 - 1e-9:
             total = sum(source.max_share for source in self.sources)
-            problems.append(f"the upper bounds on shares sum to {total:.6g}; shares must sum to 1: raise them")
+            problems.append(
+                f"the upper bounds on shares sum to {total:.6g}; shares must sum to 1: raise them"
+            )
         if (self.budget.gpu_hours or self.budget.money) and self.hardware is None:
             problems.append("a budget in gpu_hours or money needs `hardware`")
         if self.budget.money and self.hardware is not None and self.hardware.price_per_device_hour == 0:
@@ -189,7 +206,7 @@ class Plan(Document):
         if self.vocab_size is None and self.tokenizer.kind == "huggingface":
             problems.append("vocab_size is needed with a huggingface tokenizer")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise RulesBroken(problems)
         return self
 
     def shapes(self) -> list[ModelShape]:

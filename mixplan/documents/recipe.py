@@ -17,6 +17,7 @@ from mixplan.documents.base import (
     Part,
     Positive,
     Provenance,
+    RulesBroken,
     Whole,
 )
 from mixplan.documents.calibration_spec import Tokenizer
@@ -68,7 +69,7 @@ class TaskPrediction(Part):
 
 
 class RecipeTask(Part):
-    """One rare task, under the natural mixture and under this one, both at the recommended size and tokens."""
+    """One rare task under the natural mixture and under this one, both at the recommended size and tokens."""
 
     name: Name
     family: str
@@ -144,13 +145,16 @@ class Recipe(Document):
     def _adds_up(self) -> Recipe:
         problems: list[str] = []
         names = [source.name for source in self.sources]
-        problems += [f"source {name!r} is given twice" for name in sorted(set(names)) if names.count(name) > 1]
+        problems += [
+            f"source {name!r} is given twice" for name in sorted(set(names)) if names.count(name) > 1
+        ]
         chosen = sum(source.choose for source in self.sources)
         if chosen != self.samples:
             problems.append(f"`choose` sums to {chosen} over the sources, but samples is {self.samples}")
         if self.tokens != self.samples * self.sequence_length:
             problems.append(
-                f"tokens is {self.tokens}, but samples × sequence_length is {self.samples * self.sequence_length}"
+                f"tokens is {self.tokens}, but samples × sequence_length is "
+                f"{self.samples * self.sequence_length}"
             )
         shares = sum(source.share for source in self.sources)
         if not math.isclose(shares, 1.0, abs_tol=1e-6):
@@ -164,5 +168,5 @@ class Recipe(Document):
             if source.tokens != source.choose * self.sequence_length:
                 problems.append(f"source {source.name!r}: tokens is not choose × sequence_length")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise RulesBroken(problems)
         return self

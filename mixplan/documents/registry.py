@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from mixplan.documents.calibration import Calibration
 from mixplan.documents.calibration_spec import CalibrationSpec
-from mixplan.documents.loading import load
+from mixplan.documents.loading import check, read_data
 from mixplan.documents.measurements import ROWS, read_measurements
 from mixplan.documents.plan import Plan
 from mixplan.documents.recipe import Recipe
@@ -24,8 +24,6 @@ KINDS: dict[str, type[BaseModel]] = {
     "recipe": Recipe,
 }
 SCHEMAS = [*KINDS, "measurements", "presets"]
-# A key that only this kind of file has.
-_TELLTALE = {"ladder": "calibration-spec", "learning": "calibration", "sizes": "plan", "samples": "recipe"}
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -56,29 +54,27 @@ def validate(path: Path) -> str:
     if path.is_dir() or path.suffix in (".csv", ".parquet"):
         read_measurements(path)
         return "measurements"
-    kind = _kind_of(path)
-    load(path, KINDS[kind])
+    parsed = read_data(path)
+    kind = _kind_of(path, list(parsed.data))
+    check(parsed, path, KINDS[kind])
     return kind
 
 
-def _kind_of(path: Path) -> str:
-    """By file name first (design names are fixed), then by a telltale key."""
+def _kind_of(path: Path, keys: list[Any]) -> str:
+    """The kind that knows most of the file's keys; the fixed file names decide between equals."""
     by_name = {"calibration.yaml": "calibration-spec", "calibration.json": "calibration"}
-    if path.name in by_name:
-        return by_name[path.name]
-    for kind in ("plan", "recipe"):
-        if path.stem.endswith(kind):
-            return kind
-    from mixplan.documents.loading import _parse, read_text
-
-    data, _, problems = _parse(path, read_text(path))
-    if problems:
-        raise InputError(problems)
-    keys = list(data) if isinstance(data, dict) else []
-    for key, kind in _TELLTALE.items():
-        if key in keys:
-            return kind
-    raise InputError(
-        f"{path}: cannot tell what kind of document this is; name it calibration.yaml, calibration.json, plan.yaml or "
-        f"recipe.yaml, or give it the required keys (one of {', '.join(_TELLTALE)})"
+    named = by_name.get(path.name) or next(
+        (kind for kind in ("plan", "recipe") if path.stem.endswith(kind)), ""
     )
+    known = {kind: sum(key in document.model_fields for key in keys) for kind, document in KINDS.items()}
+    most = max(known.values())
+    best = [kind for kind in KINDS if known[kind] == most]
+    if named in best:
+        return named
+    if len(best) > 1:
+        raise InputError(
+            f"{path}: cannot tell what kind of document this is; name it calibration.yaml, calibration.json, "
+            f"plan.yaml or recipe.yaml, or give it the keys of one ({', '.join(KINDS)}): "
+            "`mixplan schema NAME` lists them"
+        )
+    return best[0]

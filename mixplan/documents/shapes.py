@@ -27,9 +27,12 @@ class ModelShape(Part):
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelShape:
         if self.d_model % self.heads or (self.d_model // self.heads) % 2:
-            even = [h for h in range(1, self.d_model + 1) if self.d_model % h == 0 and self.d_model // h % 2 == 0]
+            even = [
+                h for h in range(1, self.d_model + 1) if self.d_model % h == 0 and self.d_model // h % 2 == 0
+            ]
             raise ValueError(
-                f"heads={self.heads} must divide d_model={self.d_model} into an even head width; use one of {even}"
+                f"heads={self.heads} must divide d_model={self.d_model} into an even head width; "
+                f"use one of {even}"
             )
         return self
 
@@ -89,7 +92,8 @@ def _table() -> dict[str, ModelShape]:
         rows.append(_shape(f"olmo2_{name}", d, layers, heads, ffn))
     # arXiv 2605.29548, section on OLMo: inner width 4d reproduces the reported totals.
     for name, d, layers, heads in (
-        ("4M", 64, 8, 8), ("20M", 192, 16, 8), ("300M", 1024, 16, 16), ("1B", 2048, 16, 16), ("4B", 4096, 16, 32),
+        ("4M", 64, 8, 8), ("20M", 192, 16, 8), ("300M", 1024, 16, 16), ("1B", 2048, 16, 16),
+        ("4B", 4096, 16, 32),
     ):  # fmt: skip
         rows.append(_shape(f"paper_{name}", d, layers, heads, 4 * d))
     return {row.name: row for row in rows}

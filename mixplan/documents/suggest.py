@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` when something known is close to what was given, else the known names (up to 12)."""
+    """`; did you mean 'x'?` when something known is close to what was given, else up to 12 known names."""
     names = sorted(str(name) for name in known)
     close = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     if close:

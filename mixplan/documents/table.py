@@ -60,28 +60,29 @@ def from_rows(rows: Sequence[Mapping[str, Any]], text_columns: set[str], order: 
 
 
 def read_table(path: Path, text_columns: set[str]) -> Table:
-    """Read CSV or Parquet by the file's ending; columns that are not all numbers stay text.
+    """Read CSV or Parquet by the file's ending.
+
+    Columns in `text_columns`, and columns that are not all numbers, have dtype object and hold str; the
+    others are float64, NaN where a field is empty. Whether a column should hold numbers the caller checks.
 
     Raises:
-        InputError: missing file, unreadable format, ragged rows, or text in a column that needs numbers is
-            left to the caller (it arrives as dtype object).
+        InputError: the file is missing, a folder, empty, in another format, has columns without a name or
+            with the same name, or rows of another length than the header.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; a CSV or Parquet file is needed")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if path.suffix == ".parquet":
         return _read_parquet(path, text_columns)
+    header: list[str] = []
+    rows: list[list[str]] = []
+    ragged: list[int] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
-            header = next(reader, None)
-            if not header:
-                raise InputError(f"{path}: the file is empty; the first line must name the columns")
-            twice = sorted({name for name in header if header.count(name) > 1})
-            if twice:
-                raise InputError(f"{path}:1: columns given twice: {', '.join(twice)}")
-            rows = []
-            ragged = []
+            header = [name.strip() for name in next(reader, [])]
             for row in reader:
                 if len(row) == len(header):
                     rows.append(row)
@@ -89,14 +90,35 @@ def read_table(path: Path, text_columns: set[str]) -> Table:
                     ragged.append(reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not CSV in UTF-8 ({error})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    problems = _header_problems(path, header)
     if ragged:
-        raise InputError(
-            f"{path}: {len(ragged)} row(s) do not have the header's {len(header)} fields, first in line {ragged[0]}"
+        problems.append(
+            f"{path}:{ragged[0]}: {len(ragged)} row(s) do not have the header's {len(header)} fields; "
+            "this is the first"
         )
-    columns = {}
-    for index, name in enumerate(header):
-        columns[name] = _column([row[index] for row in rows], name in text_columns)
-    return Table(columns)
+    if problems:
+        raise InputError(problems)
+    return Table(
+        {
+            name: _column([row[index] for row in rows], name in text_columns)
+            for index, name in enumerate(header)
+        }
+    )
+
+
+def _header_problems(path: Path, header: list[str]) -> list[str]:
+    if not any(header):
+        return [f"{path}: the file is empty; the first line must name the columns"]
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        return [f"{path}:1: the fields are not separated by commas; save the table as comma-separated CSV"]
+    problems = [
+        f"{path}:1: column {name!r} is given twice" for name in sorted(set(header)) if header.count(name) > 1
+    ]
+    if "" in header:
+        problems.append(f"{path}:1: a column has no name (field {header.index('') + 1})")
+    return problems
 
 
 def write_table(table: Table, path: Path) -> None:
@@ -107,7 +129,11 @@ def write_table(table: Table, path: Path) -> None:
         import pyarrow.parquet as pq
 
         sink = io.BytesIO()
-        pq.write_table(pa.table({name: pa.array(list(column)) for name, column in table.columns.items()}), sink)
+        arrays = {
+            name: pa.array(column, pa.string() if column.dtype == object else pa.float64(), from_pandas=True)
+            for name, column in table.columns.items()
+        }
+        pq.write_table(pa.table(arrays), sink)
         write_bytes(path, sink.getvalue())
         return
     out = io.StringIO()
@@ -138,15 +164,27 @@ def _column(values: list[str], text: bool) -> np.ndarray:
 
 def _read_parquet(path: Path, text_columns: set[str]) -> Table:
     try:
+        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise InputError(f"{path}: reading Parquet needs pyarrow; install it, or save the table as CSV") from None
+        raise InputError(
+            f"{path}: reading Parquet needs pyarrow; install it, or save the table as CSV"
+        ) from None
     try:
         table = pq.read_table(path)
     except Exception as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from None
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: columns given twice: {', '.join(twice)}")
     columns = {}
     for name in table.column_names:
-        values = table[name].to_pylist()
-        columns[name] = _column(["" if v is None else str(v) for v in values], name in text_columns)
+        kind = table.schema.field(name).type
+        numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        if numeric and name not in text_columns:
+            columns[name] = table[name].cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+        else:
+            columns[name] = _column(
+                ["" if v is None else str(v) for v in table[name].to_pylist()], name in text_columns
+            )
     return Table(columns)
