@@ -83,6 +83,79 @@ def schema(
 # --- calibrate: plan, calibrate, status, collect ---
 
 
+@app.command()
+def calibrate(
+    spec: Annotated[Path, typer.Argument(help="calibration.yaml")],
+    out: Annotated[Path | None, typer.Option("-o", help="Folder of the ladder. Default: runs/ beside the file.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Runs side by side, instead of engine.slots.")] = None,
+) -> None:
+    """Train the ladder and measure it. The same command continues what was interrupted."""
+    from mixplan import console
+    from mixplan.calibrate.engines.local import find_slots, run_all
+    from mixplan.calibrate.prepared import prepare
+    from mixplan.documents import CalibrationSpec, load
+    from mixplan.errors import NoAnswer
+
+    document = load(spec, CalibrationSpec)
+    places = find_slots(document.engine, slots)
+    prepared, notes = prepare(document, spec.parent, out or spec.parent / "runs")
+    for text in notes:
+        console.note(f"note: {text}")
+    console.note(f"{len(prepared.runs())} runs on {len(places)} slot(s), longest first, in {prepared.out}")
+    with console.RunsDisplay() as display:
+        states = run_all(prepared, places, display.update)
+    failed = [state.run_id for state in states if state.status == "failed"]
+    diverged = [state.run_id for state in states if state.status == "diverged"]
+    if diverged:
+        console.note(f"note: diverged (non-finite loss), left out of the measurements: {', '.join(diverged)}")
+    if failed:
+        raise NoAnswer(
+            [f"{run}: crashed; see {prepared.out}/runs/{run}/failed.txt, then run the same command" for run in failed]
+        )
+    console.say(f"{len(states) - len(diverged)} of {len(states)} runs finished in {prepared.out}")
+    console.say(f"next: mixplan collect {prepared.out}")
+
+
+@app.command()
+def status(
+    directory: Annotated[Path, typer.Argument(help="Folder of the ladder.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Show how far each run is."""
+    from dataclasses import asdict
+
+    from mixplan import console
+    from mixplan.calibrate.prepared import Prepared
+
+    prepared = Prepared.read(directory)
+    states = [prepared.folder(run).state() for run in prepared.runs()]
+    if as_json:
+        console.emit_json([asdict(state) for state in states])
+        return
+    console.runs_table(states)
+
+
+@app.command()
+def collect(
+    directory: Annotated[Path, typer.Argument(help="Folder of the ladder.")],
+    out: Annotated[Path | None, typer.Option("-o", help="Default: measurements/ in that folder.")] = None,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Write Parquet instead of CSV.")] = False,
+) -> None:
+    """Gather the finished runs' measurements into tables."""
+    from mixplan import console
+    from mixplan.calibrate.collect import collect as gather
+    from mixplan.documents import write_measurements
+    from mixplan.documents.atomic import refuse_foreign
+
+    folder = out or directory / "measurements"
+    refuse_foreign(folder, ["learning.csv", "learning.parquet"], "collect")
+    measurements, notes = gather(directory)
+    for text in notes:
+        console.note(f"note: {text}")
+    for path in write_measurements(measurements, folder, parquet):
+        console.say(f"wrote {path}")
+
+
 # --- laws: fit, predict, backtest ---
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -72,3 +73,74 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
+
+
+class RunsDisplay:
+    """One display for all runs: a live table on a terminal, else a plain line now and then."""
+
+    def __init__(self, every_seconds: float = 15.0) -> None:
+        self._live: Any = None
+        self._every = every_seconds
+        self._told = 0.0
+        self._statuses: dict[str, str] = {}
+
+    def __enter__(self) -> RunsDisplay:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), refresh_per_second=4)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(*error)
+
+    def update(self, states: Sequence[Any]) -> None:
+        """Show the runs; `states` have run_id, status, step, steps, tokens_per_second, loss, seconds_left."""
+        if self._live is not None:
+            from rich.table import Table
+
+            drawn = Table(box=None, header_style="bold")
+            for name in ("run", "", "step", "tokens/s", "loss", "time left"):
+                drawn.add_column(name, justify="left" if name in ("run", "") else "right")
+            for state in states:
+                drawn.add_row(*_run_row(state))
+            self._live.update(drawn)
+            return
+        changed = [s for s in states if self._statuses.get(s.run_id, "waiting") != s.status]
+        self._statuses = {s.run_id: s.status for s in states}
+        due = time.monotonic() - self._told > self._every
+        if due:
+            self._told = time.monotonic()
+        for state in states if due else changed:
+            if state in changed or state.status == "running":
+                run, status, step, rate, loss, left = _run_row(state)
+                note(f"{run}: {status}, step {step}, {rate} tokens/s, loss {loss}, {left} left")
+
+
+def runs_table(states: Sequence[Any]) -> None:
+    """The runs as a table on standard output."""
+    columns = ["run", "status", "step", "tokens/s", "loss", "time left"]
+    table(f"{len(states)} runs", columns, [_run_row(state) for state in states])
+
+
+def _run_row(state: Any) -> list[str]:
+    over = state.status in ("finished", "diverged", "failed")
+    return [
+        state.run_id,
+        state.status,
+        f"{state.step}/{state.steps}",
+        number(state.tokens_per_second),
+        "–" if state.loss is None else f"{state.loss:.3f}",
+        "–" if state.seconds_left is None or over else duration(state.seconds_left),
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 45 s, 12 min, 3.5 h, 2.1 d."""
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} s"

@@ -142,7 +142,7 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Drop measurements after a checkpoint's step: they will be made again."""
-        kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
+        kept = [json.dumps(row) + "\n" for row in self.rows() if row["at_step"] <= step]
         write_text(self.metrics, "".join(kept))
 
     def state(self) -> RunState:

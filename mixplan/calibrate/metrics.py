@@ -1,0 +1,85 @@
+"""Rows of the three measurement tables, appended to a run's metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mixplan.calibrate.runs import RunFolder, RunSpec
+from mixplan.calibrate.tasks import Cell
+
+
+class MetricsLog:
+    """Collects rows; `flush` appends them (before every checkpoint and at the end)."""
+
+    def __init__(self, folder: RunFolder, run: RunSpec) -> None:
+        self.folder, self.run = folder, run
+        self.common = {
+            "run_id": run.run_id,
+            "rung": run.shape.name,
+            "block_params": run.shape.block_params,
+            "seed": run.seed,
+        }
+        self._waiting: list[dict[str, Any]] = []
+
+    def learning(
+        self,
+        step: int,
+        cells: Sequence[Cell],
+        frequencies: np.ndarray,
+        exposures: np.ndarray,
+        rows: Sequence[dict[str, float]],
+        lm_loss: float,
+    ) -> None:
+        """One row per cell; `exposures` are the instances injected so far."""
+        for cell, frequency, seen, row in zip(cells, frequencies, exposures, rows, strict=True):
+            self._add(
+                "learning",
+                step,
+                {
+                    "total_params": self.run.shape.total_params(self.run.vocab_size),
+                    "step": step,
+                    "tokens": step * self.run.tokens_per_step,
+                    **_cell(cell, frequency),
+                    "exposures": int(seen),
+                    **row,
+                    "lm_loss": lm_loss,
+                    "frequency_requested": cell.frequency,
+                    "train_instances": len(cell.task.train),
+                },
+            )
+
+    def interference(
+        self, step: int, cells: Sequence[Cell], frequencies: np.ndarray, rows: Sequence[dict[str, float]]
+    ) -> None:
+        """One row per cell."""
+        for cell, frequency, row in zip(cells, frequencies, rows, strict=True):
+            tokens = step * self.run.tokens_per_step
+            self._add("interference", step, {"tokens": tokens, **_cell(cell, frequency), **row})
+
+    def retention(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        """One row per probe task."""
+        for row in rows:
+            self._add("retention", step, row)
+
+    def flush(self) -> None:
+        """Append what has been collected."""
+        if self._waiting:
+            with self.folder.metrics.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in self._waiting))
+            self._waiting.clear()
+
+    def _add(self, kind: str, step: int, row: dict[str, Any]) -> None:
+        self._waiting.append({"kind": kind, "at_step": step, "row": {**self.common, **row}})
+
+
+def _cell(cell: Cell, frequency: float) -> dict[str, Any]:
+    return {
+        "task": cell.task.name,
+        "family": cell.task.family,
+        "complexity": cell.task.complexity,
+        "frequency": float(frequency),
+    }

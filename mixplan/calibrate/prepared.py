@@ -1,0 +1,217 @@
+"""The ladder's folder: the specification, the corpus as tokens, and one folder per run.
+
+    OUT/ladder.json            specification, vocabulary, corpus facts, versions
+    OUT/corpus/train.npy       int32 tokens
+    OUT/corpus/held_out.npy    int32 tokens
+    OUT/runs/RUN_ID/           see runs.py
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixplan.calibrate.encoding import encoder_for
+from mixplan.calibrate.injection import injected_share
+from mixplan.calibrate.runs import RunFolder, RunSpec, plan_runs
+from mixplan.calibrate.tasks import make_cells, reserved_symbols
+from mixplan.documents.atomic import refuse_foreign, write_bytes, write_json
+from mixplan.documents.calibration_spec import CalibrationSpec
+from mixplan.errors import InputError
+
+# What may change between two calls of the same command: these decide which runs there are, or where they run.
+_MAY_CHANGE = {"name", "ladder", "horizons", "seeds", "engine", "hardware", "learned_skill"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A ladder that is ready to run."""
+
+    out: Path
+    base: Path
+    """Folder of calibration.yaml: user task files and tokenizers are relative to it."""
+    spec: CalibrationSpec
+    base_vocab: int
+    end_of_document_id: int
+    facts: dict[str, Any]
+    """Provenance: corpus hash and sizes, versions."""
+
+    @property
+    def train(self) -> np.ndarray:
+        """Training tokens, int32, memory-mapped: all runs of a machine share them."""
+        return np.load(self.out / "corpus" / "train.npy", mmap_mode="r")
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Held-out tokens, int32, memory-mapped."""
+        return np.load(self.out / "corpus" / "held_out.npy", mmap_mode="r")
+
+    def encoder(self) -> Callable[[str], list[int]] | None:
+        """Text → token ids; None when the corpus came as tokens."""
+        return encoder_for(self.spec.tokenizer, self.base)
+
+    def runs(self) -> list[RunSpec]:
+        """Every run, most FLOPs first."""
+        return plan_runs(self.spec, self.base_vocab + reserved_symbols(self.spec))
+
+    def folder(self, run: RunSpec) -> RunFolder:
+        """The folder of one run."""
+        return RunFolder(self.out / "runs" / run.run_id)
+
+    @staticmethod
+    def read(out: Path) -> Prepared:
+        """Read what `prepare` wrote.
+
+        Raises:
+            InputError: no ladder was prepared there.
+        """
+        path = out / "ladder.json"
+        if not path.is_file():
+            raise InputError(f"{out}: no ladder here (ladder.json is missing); `mixplan calibrate` makes one")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Prepared(
+            out,
+            Path(data["base"]),
+            CalibrationSpec.model_validate(data["spec"]),
+            data["base_vocab"],
+            data["end_of_document_id"],
+            data["facts"],
+        )
+
+
+def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, list[str]]:
+    """Check everything that can be checked, turn the corpus into tokens, and lay out the run folders.
+
+    Returns:
+        The ladder, and notes for the user (repetition of the corpus, share of injected tokens, …).
+
+    Raises:
+        InputError: the output folder holds something else or another calibration; the corpus or a task is
+            unusable; the injections do not fit the sequences.
+    """
+    refuse_foreign(out, ["ladder.json"], "calibrate")
+    notes: list[str] = []
+    if (out / "ladder.json").is_file():
+        before = Prepared.read(out)
+        changed = _changed(before.spec, spec)
+        if changed:
+            raise InputError(
+                f"{out} holds a calibration with other settings ({', '.join(changed)}); its runs cannot be continued "
+                "with these: give another folder with -o, or restore the settings"
+            )
+        prepared = Prepared(out, base, spec, before.base_vocab, before.end_of_document_id, before.facts)
+        notes.append(f"{out}: continuing; the corpus stays as it was prepared")
+    else:
+        from mixplan.calibrate.corpus import load_corpus
+
+        corpus = load_corpus(spec, base)
+        notes += corpus.notes
+        facts = {
+            "corpus_sha256": corpus.sha256,
+            "corpus_train_tokens": len(corpus.train),
+            "corpus_held_out_tokens": len(corpus.held_out),
+            "corpus_documents": corpus.documents,
+            "tokenizer": spec.tokenizer.model_dump(mode="json"),
+            "versions": _versions(),
+        }
+        prepared = Prepared(out, base, spec, corpus.vocab_size, corpus.end_of_document_id, facts)
+        _check_fit(prepared)
+        _write_tokens(out / "corpus" / "train.npy", corpus.train)
+        _write_tokens(out / "corpus" / "held_out.npy", corpus.held_out)
+    longest = max(run.tokens for run in prepared.runs())
+    from mixplan.calibrate.corpus import repetition_note
+
+    note = repetition_note(prepared.facts["corpus_train_tokens"], longest)
+    notes += [note] if note else []
+    notes += _check_fit(prepared)
+    for run in prepared.runs():
+        if not (prepared.folder(run).path / "run.json").is_file():
+            prepared.folder(run).create(run)
+        elif prepared.folder(run).read() != run:
+            raise InputError(
+                f"{prepared.folder(run).path} was made for another rung or length; give another folder with -o"
+            )
+    write_json(
+        out / "ladder.json",
+        {
+            "spec": spec.model_dump(mode="json"),
+            "base": str(base.resolve()),
+            "base_vocab": prepared.base_vocab,
+            "end_of_document_id": prepared.end_of_document_id,
+            "facts": prepared.facts,
+        },
+    )
+    return prepared, notes
+
+
+def _check_fit(prepared: Prepared) -> list[str]:
+    """Every instance fits a sequence, the densest step fits a batch, and every cell occurs. Returns notes."""
+    problems: list[str] = []
+    notes: list[str] = []
+    spec = prepared.spec
+    for run in {r.run_id.split("-s")[0]: r for r in prepared.runs()}.values():
+        cells = make_cells(
+            spec, run.seed, run.variant, prepared.base_vocab, prepared.base, prepared.encoder()
+        )
+        lengths = []
+        for cell in cells:
+            longest = max(len(i.document(0)) for i in cell.task.train)
+            lengths.append(longest)
+            if longest > spec.sequence_length:
+                problems.append(
+                    f"task {cell.task.name}: an instance of {longest} tokens does not fit sequences of "
+                    f"{spec.sequence_length}; raise sequence_length or shorten the instances"
+                )
+            if cell.frequency * run.tokens < 1:
+                problems.append(
+                    f"task {cell.task.name}: frequency {cell.frequency:g} gives no instance in the {run.tokens} tokens "
+                    f"of {run.run_id}; use at least {1 / run.tokens:.3g}"
+                )
+        share = injected_share(lengths, [cell.frequency for cell in cells])
+        burst = spec.probes.retention
+        if burst is not None and burst.instances < burst.burst_steps:
+            problems.append(
+                f"probes.retention: {burst.instances} instances cannot be spread over {burst.burst_steps} steps; give "
+                "at least one a step"
+            )
+        in_burst = burst.replicas * (burst.instances // burst.burst_steps) * 4 if burst else 0
+        if share > 0.9 or share * run.tokens_per_step + in_burst > 0.95 * run.tokens_per_step:
+            burst_text = f" and the retention burst {in_burst / run.tokens_per_step:.0%}" if in_burst else ""
+            problems.append(
+                f"{run.run_id}: the injections take {share:.0%} of a step's tokens{burst_text}; together at most 95 % "
+                "(90 % without a burst) fit: lower the frequencies, inject fewer cells, or use larger batches"
+            )
+        elif share > 0.5:
+            notes.append(f"{run.run_id}: {share:.0%} of the training tokens are injected instances; that is no tail")
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
+    return list(dict.fromkeys(notes))
+
+
+def _changed(before: CalibrationSpec, now: CalibrationSpec) -> list[str]:
+    a, b = before.model_dump(mode="json"), now.model_dump(mode="json")
+    return [key for key in a if key not in _MAY_CHANGE and a[key] != b[key]]
+
+
+def _write_tokens(path: Path, tokens: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(tokens, dtype=np.int32))
+    write_bytes(path, buffer.getvalue())
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("mixplan", "torch", "transformers", "numpy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found

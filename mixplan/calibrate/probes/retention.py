@@ -1,0 +1,78 @@
+"""Retention: a burst of tasks the run has never seen, then ordinary training; what is left after each delay.
+
+Protocol of arXiv 2605.29548 (injection probe) and 2406.11813: NLL of the injected instances just before the
+burst, and after each delay. The gain keeps growing for some steps after the burst (optimizer momentum), so
+fits start at its peak.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mixplan.calibrate.probes.scoring import score
+from mixplan.calibrate.tasks import Task
+from mixplan.calibrate.tasks.base import Tokens
+from mixplan.documents.calibration_spec import Retention
+
+
+class RetentionProbe:
+    """One burst in one run. `before` is its only state and travels in the checkpoint."""
+
+    def __init__(self, spec: Retention, tasks: list[Task], end_of_document_id: int, steps: int) -> None:
+        self.spec, self.tasks, self.end_of_document_id = spec, tasks, end_of_document_id
+        self.first = round(spec.at_fraction * steps)
+        self.last = self.first + spec.burst_steps - 1
+        self.before: list[list[float]] | None = None
+
+    def burst(self, step: int) -> list[Tokens]:
+        """What this step injects: an equal part of each task's instances, its training instances in turn."""
+        if not self.first <= step <= self.last:
+            return []
+        share = self.spec.instances // self.spec.burst_steps
+        start = (step - self.first) * share
+        return [
+            task.train[index % len(task.train)].document(self.end_of_document_id)
+            for task in self.tasks
+            for index in range(start, start + share)
+        ]
+
+    def starts_at(self, step: int) -> bool:
+        """Whether the NLL before the burst must be measured now, before the step."""
+        return step == self.first
+
+    def delay_after(self, step: int) -> int | None:
+        """The delay, in steps, that is due after `step` has been trained; None when none is."""
+        delay = step - self.last
+        return delay if delay in self.spec.delays_steps else None
+
+    def measure(self, model: Any, contexts: np.ndarray, precision: str) -> list[list[float]]:
+        """Mean choice NLL and mean full-vocabulary NLL of each task's injected instances."""
+        found = []
+        for task in self.tasks:
+            injected = task.train[: self.spec.instances]
+            scores = score(model, injected, contexts, precision)
+            found.append([float(scores.choice_nll.mean()), float(scores.answer_nll.mean())])
+        return found
+
+    def rows(self, now: list[list[float]], delay_steps: int, tokens_per_step: int) -> list[dict[str, Any]]:
+        """Rows of the retention table, less the run's own columns."""
+        assert self.before is not None
+        return [
+            {
+                "task": task.name,
+                "family": task.family,
+                "complexity": task.complexity,
+                "instances": self.spec.instances // self.spec.burst_steps * self.spec.burst_steps,
+                "injected_at_tokens": (self.last + 1) * tokens_per_step,
+                "delay_tokens": delay_steps * tokens_per_step,
+                "choice_nll_before": before[0],
+                "choice_nll": after[0],
+                "gain": before[0] - after[0],
+                "answer_nll_before": before[1],
+                "answer_nll": after[1],
+                "answer_gain": before[1] - after[1],
+            }
+            for task, before, after in zip(self.tasks, self.before, now, strict=True)
+        ]
