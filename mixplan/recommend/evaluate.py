@@ -1,0 +1,200 @@
+"""What a mixture gives and costs: frequencies, epochs, probabilities, common loss, and every limit's excess.
+
+Shape legend: B = candidate mixtures, S = sources, R = rare sources, T = tasks, C = limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixplan.documents.forecast import FloatArray, Forecast
+from mixplan.recommend.mixture import effective_tokens, fill
+from mixplan.recommend.problem import Problem
+
+TOLERANCE = 1e-9
+"""An excess up to this is rounding, not a violation."""
+_RAREST = 1e-300  # stands for a frequency of 0, whose logarithm no law can take
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """B evaluated mixtures."""
+
+    size: np.ndarray
+    """Index of the size, shape (B,)."""
+    tokens: FloatArray
+    """Shape (B,)."""
+    shares: FloatArray
+    """Shape (B, S)."""
+    epochs: FloatArray
+    """Shape (B, S)."""
+    frequency: FloatArray
+    """Instances per training token, discounted for repetition, shape (B, T)."""
+    p_learned: FloatArray
+    """Shape (B, T)."""
+    common_loss: FloatArray
+    """Nats per token; NaN without a loss law or without common data, shape (B,)."""
+    loss_increase: FloatArray
+    """Nats per token against the natural mixture of the same size and tokens, NaN as above, shape (B,)."""
+    values: FloatArray
+    """What each limit limits, shape (B, C)."""
+    excess: FloatArray
+    """How far beyond each limit; positive is violated, shape (B, C)."""
+
+    @property
+    def feasible(self) -> np.ndarray:
+        """Whether every limit holds, bool, shape (B,)."""
+        return (self.excess <= TOLERANCE).all(axis=1)
+
+    @property
+    def violation(self) -> FloatArray:
+        """Sum of what is beyond the limits, shape (B,)."""
+        return np.maximum(self.excess, 0.0).sum(axis=1)
+
+
+def rare_bounds(problem: Problem, tokens: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Between which shares each rare source may be, and how much room there is for all of them.
+
+    From natural up to what max_share and max_epochs allow; below natural only where a limit forces it.
+
+    Returns:
+        low (B, R), high (B, R), room (B,): 1 minus the lower bounds of the common sources.
+    """
+    cap = _caps(problem, tokens)
+    floor = np.minimum(problem.min_share, cap)
+    high = cap[:, problem.rare]
+    least = floor[:, problem.rare]
+    low = np.maximum(least, np.minimum(problem.natural[problem.rare], high))
+    room = 1.0 - floor[:, ~problem.rare].sum(axis=1)
+    return within_room(low, least, room), high, room
+
+
+def within_room(shares: FloatArray, least: FloatArray, room: FloatArray) -> FloatArray:
+    """Rare shares pulled towards `least`, all by the same fraction, until they fit into `room`. Shape (B, R)."""
+    base, total = least.sum(axis=1), shares.sum(axis=1)
+    spread = total - base
+    pull = np.where(total > room, np.clip((room - base) / np.where(spread > 0, spread, 1.0), 0.0, 1.0), 1.0)
+    return least + (shares - least) * pull[:, None]
+
+
+def complete(problem: Problem, tokens: FloatArray, rare_shares: FloatArray) -> FloatArray:
+    """All shares from the rare ones: common sources divide the rest in natural proportion, within their bounds.
+
+    Where the common sources at their caps cannot take the rest, the rare ones take it up to theirs; where nobody
+    can, it is divided in natural proportion and the caps are exceeded, which `evaluate` then reports.
+
+    Args:
+        tokens: shape (B,).
+        rare_shares: shape (B, R), summing to at most 1.
+
+    Returns:
+        Shares, shape (B, S), summing to 1.
+    """
+    rare = problem.rare
+    cap = _caps(problem, tokens)
+    floor = np.minimum(problem.min_share, cap)
+    rest = 1.0 - rare_shares.sum(axis=1)
+    common = fill(problem.natural[~rare], floor[:, ~rare], cap[:, ~rare], rest)
+    left = rest - common.sum(axis=1)
+    slack = np.maximum(cap[:, rare] - rare_shares, 0.0)
+    total_slack = slack.sum(axis=1)
+    taken = np.clip(left, 0.0, total_slack)
+    shares = np.empty((len(tokens), len(problem.sources)))
+    shares[:, rare] = rare_shares + slack * (taken / np.where(total_slack > 0, total_slack, 1.0))[:, None]
+    shares[:, ~rare] = common
+    left = left - taken
+    shares += np.maximum(left, 0.0)[:, None] * problem.natural
+    # Lower bounds that do not fit beside the rare shares: everyone gives way alike.
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def frequencies(problem: Problem, tokens: FloatArray, shares: FloatArray) -> FloatArray:
+    """Instances of each task per training token, shape (B, T).
+
+    f = Σ_s density_s·D'_s ÷ D: repeats count for what they are worth in fresh tokens (arXiv 2305.16264, eq. 5).
+    """
+    drawn = shares * tokens[:, None]
+    worth = effective_tokens(drawn, problem.unique_tokens, problem.half_life)
+    return (worth / tokens[:, None]) @ problem.density.T
+
+
+def evaluate(
+    problem: Problem,
+    forecast: Forecast,
+    size: np.ndarray,
+    tokens: FloatArray,
+    shares: FloatArray,
+    needed: FloatArray | None = None,
+) -> Outcome:
+    """Everything about B mixtures.
+
+    Args:
+        size: index of the size, shape (B,).
+        tokens: training tokens, shape (B,).
+        shares: shape (B, S).
+        needed: the frequency at which each task meets its target there, shape (B, T). When given, the laws are not
+            asked for probabilities: they stand as the target where the frequency suffices, else in proportion below
+            it. Feasibility is the same, at a fraction of the time.
+    """
+    frequency = frequencies(problem, tokens, shares)
+    if needed is None:
+        p_learned = probabilities(problem, forecast, size, tokens, frequency)
+    else:
+        # A dropped target needs frequency 0 and is met by any probability.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            met = np.where(needed > 0, frequency / needed, 1.0)
+        p_learned = np.where(np.isfinite(problem.target), problem.target, 1.0) * np.minimum(met, 1.0)
+    epochs = shares * tokens[:, None] / problem.unique_tokens
+    loss, increase = common_loss(problem, forecast, size, tokens, shares)
+    budget = tokens[:, None] * problem.budget_per_token[size]
+    values = np.concatenate([budget, increase[:, None], epochs, shares, shares, p_learned], axis=1)
+    # Without common data there is no common loss to state; it counts as an unbounded increase.
+    bounded = np.where(np.isnan(values), np.inf, values)
+    excess = problem.excess(bounded)
+    return Outcome(size, tokens, shares, epochs, frequency, p_learned, loss, increase, values, excess)
+
+
+def probabilities(
+    problem: Problem, forecast: Forecast, size: np.ndarray, tokens: FloatArray, frequency: FloatArray
+) -> FloatArray:
+    """Probability that each task is learned, shape (B, T). `frequency` has shape (B, T)."""
+    rows, tasks = frequency.shape
+    p = forecast.p_learned(
+        list(problem.family) * rows,
+        np.tile(problem.complexity, rows),
+        np.repeat(problem.block_params[size], tasks),
+        np.repeat(tokens, tasks),
+        np.maximum(frequency, _RAREST).ravel(),
+    )
+    return np.asarray(p, dtype=np.float64).reshape(rows, tasks)
+
+
+def common_loss(
+    problem: Problem, forecast: Forecast, size: np.ndarray, tokens: FloatArray, shares: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """LM loss on common data and its increase over the natural mixture, nats per token, each shape (B,).
+
+    increase = L(N, D'_common(mixture)) − L(N, D'_common(natural)), with D'_common the effective tokens of all
+    common sources at the same N and training tokens. NaN without a loss law or without common data.
+    """
+    common = ~problem.rare
+    unique, half_life = problem.unique_tokens[common], problem.half_life[common]
+    here = effective_tokens(shares[:, common] * tokens[:, None], unique, half_life).sum(axis=1)
+    natural = effective_tokens(problem.natural[common] * tokens[:, None], unique, half_life).sum(axis=1)
+    params = problem.block_params[size]
+    losses = forecast.lm_loss(np.concatenate([params, params]), np.maximum(np.concatenate([here, natural]), 1.0))
+    if losses is None:
+        nothing = np.full(len(tokens), np.nan)
+        return nothing, nothing
+    loss, reference = np.split(np.asarray(losses, dtype=np.float64), 2)
+    loss = np.where(here >= 1.0, loss, np.nan)
+    return loss, loss - reference
+
+
+def _caps(problem: Problem, tokens: FloatArray) -> FloatArray:
+    """Largest share of each source that max_share and max_epochs allow, shape (B, S)."""
+    with np.errstate(over="ignore"):
+        by_epochs = problem.max_epochs * problem.unique_tokens / tokens[:, None]
+    return np.minimum(problem.max_share, by_epochs)

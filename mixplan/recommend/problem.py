@@ -1,0 +1,133 @@
+"""The plan as arrays: sources, tasks, sizes, and every limit by name.
+
+Shape legend: S = sources, T = tasks, Z = sizes, C = limits, B = candidate mixtures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mixplan.documents.forecast import FloatArray
+from mixplan.documents.shapes import ModelShape
+
+BUDGETS = ("tokens", "flops", "gpu_hours", "money")
+LOSS_LIMIT = "constraints.max_common_loss_increase_nats"
+FAR = 1000.0
+"""How far beyond the budget "any number of tokens" is tried."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is searched over. All limits stand in one vector, so that any of them can be dropped or moved."""
+
+    sources: tuple[str, ...]
+    rare: np.ndarray
+    """Which sources have their rate searched, bool, shape (S,)."""
+    unique_tokens: FloatArray
+    """U, shape (S,)."""
+    natural: FloatArray
+    """Natural shares, summing to 1, shape (S,)."""
+    half_life: FloatArray
+    """R* of arXiv 2305.16264 eq. 5, in epochs, shape (S,)."""
+    mds: tuple[str | None, ...]
+    tasks: tuple[str, ...]
+    family: tuple[str, ...]
+    complexity: FloatArray
+    """Shape (T,)."""
+    density: FloatArray
+    """Instances per token of each source, shape (T, S)."""
+    shapes: tuple[ModelShape, ...]
+    block_params: FloatArray
+    """Shape (Z,)."""
+    flops_per_token: FloatArray
+    """Shape (Z,)."""
+    budget_per_token: FloatArray
+    """What one training token takes of each of BUDGETS, shape (Z, 4)."""
+    sequence_length: int
+    min_tokens: float
+    horizon: FloatArray
+    """Most tokens that the plan's own budget allows at each size, shape (Z,)."""
+    names: tuple[str, ...]
+    """Names of the limits, as keys of the plan: budgets, loss bound, epoch caps, share bounds, targets."""
+    limit: FloatArray
+    """Their values; infinite where the plan sets none, shape (C,)."""
+
+    @property
+    def sign(self) -> FloatArray:
+        """+1 for upper limits, −1 for lower ones (min_share and targets), shape (C,)."""
+        count, tasks = len(self.sources), len(self.tasks)
+        return np.concatenate([np.ones(5 + 2 * count), -np.ones(count + tasks)])
+
+    @property
+    def max_loss_increase(self) -> float:
+        """Nats; infinite without a bound."""
+        return float(self.limit[4])
+
+    @property
+    def max_epochs(self) -> FloatArray:
+        """Shape (S,)."""
+        return self.limit[5 : 5 + len(self.sources)]
+
+    @property
+    def max_share(self) -> FloatArray:
+        """Shape (S,), at most 1 also where dropped."""
+        count = len(self.sources)
+        return np.minimum(self.limit[5 + count : 5 + 2 * count], 1.0)
+
+    @property
+    def min_share(self) -> FloatArray:
+        """Shape (S,), at least 0 also where dropped."""
+        count = len(self.sources)
+        return np.maximum(self.limit[5 + 2 * count : 5 + 3 * count], 0.0)
+
+    @property
+    def target(self) -> FloatArray:
+        """Probabilities, −inf where dropped, shape (T,)."""
+        return self.limit[5 + 3 * len(self.sources) :]
+
+    def with_limits(self, changes: Mapping[str, float]) -> Problem:
+        """The same problem with some limits moved."""
+        limit = self.limit.copy()
+        for name, value in changes.items():
+            limit[self.names.index(name)] = value
+        return replace(self, limit=limit)
+
+    def without(self, names: set[str] | list[str]) -> Problem:
+        """The same problem with some limits dropped."""
+        sign = dict(zip(self.names, self.sign, strict=True))
+        return self.with_limits({name: float(sign[name]) * np.inf for name in names})
+
+    def active_names(self) -> list[str]:
+        """Limits that say something: finite, and not a share bound of 0 or 1."""
+        idle = {f"sources.{name}.max_share": 1.0 for name in self.sources}
+        idle |= {f"sources.{name}.min_share": 0.0 for name in self.sources}
+        return [
+            name
+            for name, value in zip(self.names, self.limit, strict=True)
+            if np.isfinite(value) and idle.get(name) != value
+        ]
+
+    def excess(self, values: FloatArray) -> FloatArray:
+        """How far each value is beyond its limit; positive means violated, shape (B, C).
+
+        Budgets and epochs relative to their limit, shares and probabilities absolute, loss in nats.
+        """
+        relative = np.zeros(len(self.names), dtype=bool)
+        relative[:4] = relative[5 : 5 + len(self.sources)] = True
+        finite = np.isfinite(self.limit)
+        scale = np.where(relative & finite, self.limit, 1.0)
+        over = self.sign * (values - np.where(finite, self.limit, 0.0)) / scale
+        return np.where(finite, over, -1.0)
+
+
+def limit_names(sources: list[str], tasks: list[str]) -> tuple[str, ...]:
+    """The limits by name, in the order of `Problem.limit`."""
+    return (
+        *(f"budget.{name}" for name in BUDGETS),
+        LOSS_LIMIT,
+        *(f"sources.{name}.{key}" for key in ("max_epochs", "max_share", "min_share") for name in sources),
+        *(f"tasks.{name}.target_probability" for name in tasks),
+    )

@@ -1,0 +1,113 @@
+"""Shares become whole samples: `choose` per source, exact sums, and every limit checked again on the integers.
+
+Shape legend: S = sources, R = rare sources, n = samples of the whole run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixplan.documents.forecast import FloatArray
+from mixplan.recommend.evaluate import TOLERANCE, evaluate
+from mixplan.recommend.mixture import fill, largest_remainder
+from mixplan.recommend.problem import Problem
+from mixplan.recommend.solve import Candidate, Solver, fit_shares
+
+_STEPS, _GROWTH = 48, 0.05
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A mixture of whole samples."""
+
+    candidate: Candidate
+    """Evaluated at shares = choose ÷ samples and tokens = samples × sequence_length."""
+    choose: np.ndarray
+    """Samples of each source, shape (S,)."""
+
+    @property
+    def samples(self) -> int:
+        return int(self.choose.sum())
+
+
+def round_samples(solver: Solver, problem: Problem, candidate: Candidate) -> Whole:
+    """The whole-sample mixture next to a candidate that holds every limit, with the fewest samples.
+
+    Rounding can cost a task its target or the loss bound by a hair; then a few more samples (up to 5 %) are tried.
+    An infeasible candidate, or one that no rounding keeps feasible, comes back rounded and infeasible.
+    """
+    length = problem.sequence_length
+    exact = candidate.tokens / length
+    least = max(int(np.ceil(problem.min_tokens / length - TOLERANCE)), 1)
+    nearest = max(int(round(exact)), least)
+    if not candidate.feasible:
+        return _rounded(solver, problem, candidate, np.array([nearest]), refit=False)
+    first = max(int(np.floor(exact * (1 - 1e-5))), least)
+    growing = first + np.unique(np.geomspace(1, max(_GROWTH * first, _STEPS), _STEPS).astype(np.int64))
+    found = _rounded(solver, problem, candidate, np.concatenate([[first], growing]), refit=True)
+    if not found.candidate.feasible:
+        return found
+    before = [n for n in (first, *growing) if n < found.samples]
+    between = np.unique(np.linspace(before[-1] + 1, found.samples, _STEPS).astype(np.int64)) if before else []
+    return _rounded(solver, problem, candidate, np.asarray(between), refit=True) if len(between) > 1 else found
+
+
+def _rounded(solver: Solver, problem: Problem, candidate: Candidate, counts: np.ndarray, refit: bool) -> Whole:
+    """The first of these sample counts at which the rounded mixture holds every limit, or else the last that rounds."""
+    tokens = counts.astype(np.float64) * problem.sequence_length
+    sizes = np.full(len(counts), candidate.size)
+    if refit:
+        needed = solver.needed(problem, sizes, tokens)
+        start = candidate.shares[problem.rare]
+        shares = fit_shares(problem, tokens, needed, start)
+    else:
+        shares = np.broadcast_to(candidate.shares, (len(counts), len(candidate.shares)))
+    last: Whole | None = None
+    for row, count in enumerate(counts):
+        choose = _choose(problem, int(count), shares[row])
+        if choose is None:
+            continue
+        one = evaluate(problem, solver.forecast, sizes[[row]], tokens[[row]], choose[None, :] / count)
+        last = Whole(Candidate(one), choose)
+        if last.candidate.feasible:
+            return last
+    if last is None:
+        choose = _by_largest_remainder(shares[0], int(counts[0]))
+        one = evaluate(problem, solver.forecast, sizes[[0]], tokens[[0]], choose[None, :] / counts[0])
+        last = Whole(Candidate(one), choose)
+    return last
+
+
+def _choose(problem: Problem, samples: int, shares: FloatArray) -> np.ndarray | None:
+    """Whole samples within every cap and bound; rare sources rounded up, the common ones by largest remainder."""
+    by_epochs = problem.max_epochs * problem.unique_tokens / problem.sequence_length
+    high = np.floor(np.minimum(problem.max_share * samples, np.minimum(by_epochs, samples)) + 1e-9).astype(np.int64)
+    low = np.ceil(problem.min_share * samples - 1e-9).astype(np.int64)
+    rare = problem.rare
+    choose = np.zeros(len(shares), dtype=np.int64)
+    choose[rare] = np.clip(np.ceil(shares[rare] * samples - 1e-9), low[rare], high[rare]).astype(np.int64)
+    rest = samples - int(choose[rare].sum())
+    if rest < 0 or bool((low > high).any()):
+        return None
+    exact = fill(
+        problem.natural[~rare],
+        low[None, ~rare].astype(np.float64),
+        high[None, ~rare].astype(np.float64),
+        np.array([float(rest)]),
+    )[0]
+    common = largest_remainder(exact, low[~rare], high[~rare], rest)
+    if common is None:
+        return None
+    choose[~rare] = common
+    return choose
+
+
+def _by_largest_remainder(shares: FloatArray, samples: int) -> np.ndarray:
+    """Shares as whole samples without any bounds, for mixtures that hold no limits anyway."""
+    count = len(shares)
+    bounds = np.zeros(count, dtype=np.int64), np.full(count, samples, dtype=np.int64)
+    found = largest_remainder(shares * samples, *bounds, samples)
+    assert found is not None  # 0 … samples always holds `samples`
+    return found

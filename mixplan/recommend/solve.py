@@ -1,0 +1,239 @@
+"""The cheapest training at one size, by bisection: p_learned rises with frequency, so each task has a frequency it
+needs, each source a share that gives it, and the least tokens at which those shares fit are the answer.
+
+With one rare source a task this is exact. Where a task lives in several, sources are raised greedily, and the
+search of `search.py` goes on from there.
+
+Shape legend: B = candidates, S = sources, R = rare sources, T = tasks, G = grid of token counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixplan.documents.forecast import FloatArray, Forecast
+from mixplan.recommend.evaluate import (
+    TOLERANCE,
+    Outcome,
+    complete,
+    evaluate,
+    frequencies,
+    probabilities,
+    rare_bounds,
+    within_room,
+)
+from mixplan.recommend.mixture import effective_tokens, tokens_for_effective
+from mixplan.recommend.problem import FAR, Problem
+from mixplan.recommend.spread import is_spread, least_rare_shares
+
+_NEAR_POINTS, _FAR_POINTS, _ZOOM_POINTS = 129, 49, 33
+_ROUNDS = 8
+_DECADES = 12.0  # frequencies are looked for from the densest possible down to this many decades below
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One mixture at one size, as an Outcome of a single row."""
+
+    outcome: Outcome
+
+    @property
+    def size(self) -> int:
+        return int(self.outcome.size[0])
+
+    @property
+    def tokens(self) -> float:
+        return float(self.outcome.tokens[0])
+
+    @property
+    def shares(self) -> FloatArray:
+        """Shape (S,)."""
+        return self.outcome.shares[0]
+
+    @property
+    def feasible(self) -> bool:
+        return bool(self.outcome.feasible[0])
+
+    @property
+    def violation(self) -> float:
+        return float(self.outcome.violation[0])
+
+
+class Solver:
+    """Answers "the least tokens at this size"; remembers the frequencies that tasks need on the token grid."""
+
+    def __init__(self, forecast: Forecast) -> None:
+        self.forecast = forecast
+        self._needed: dict[tuple[int, int, float], FloatArray] = {}
+
+    def grid(self, problem: Problem, size: int) -> FloatArray:
+        """Token counts to look at: finely within the plan's own budget, coarsely far beyond it. Shape (G,)."""
+        near = max(float(problem.horizon[size]), problem.min_tokens * (1 + 1e-9))
+        fine = np.geomspace(problem.min_tokens, near, _NEAR_POINTS)
+        return np.concatenate([fine, np.geomspace(near, near * FAR, _FAR_POINTS)[1:]])
+
+    def needed_on_grid(self, problem: Problem, size: int) -> FloatArray:
+        """`needed` on the size's grid, shape (G, T)."""
+        for task, target in enumerate(problem.target):
+            if (size, task, float(target)) not in self._needed:
+                found = self.needed(problem, np.full(_NEAR_POINTS + _FAR_POINTS - 1, size), self.grid(problem, size))
+                self._needed |= {(size, t, float(value)): found[:, t] for t, value in enumerate(problem.target)}
+        return np.stack([self._needed[size, t, float(v)] for t, v in enumerate(problem.target)], axis=1)
+
+    def needed(self, problem: Problem, size: np.ndarray, tokens: FloatArray) -> FloatArray:
+        """Least frequency at which each task meets its target, by bisection on its logarithm, shape (B, T).
+
+        Infinite where even a corpus of its densest source alone would not do; 0 where the target is dropped.
+        """
+        top = np.broadcast_to(np.log10(problem.density.max(axis=1)), (len(tokens), len(problem.tasks)))
+        high, low = top.copy(), top - _DECADES
+
+        def meets(exponent: FloatArray) -> np.ndarray:
+            return probabilities(problem, self.forecast, size, tokens, 10.0**exponent) >= problem.target
+
+        reachable, trivial = meets(high), meets(low)
+        for _ in range(44):  # 12 decades ÷ 2^44: far below the tolerance
+            middle = (low + high) / 2
+            enough = meets(middle)
+            high, low = np.where(enough, middle, high), np.where(enough, low, middle)
+        return np.where(trivial, 0.0, np.where(reachable, 10.0**high, np.inf))
+
+    def exists(self, problem: Problem) -> bool:
+        """Whether any size and token count of the grids holds every limit."""
+        return any(
+            bool(self._on_grid(problem, size).feasible.any()) for size in range(len(problem.shapes))
+        )
+
+    def at_size(self, problem: Problem, size: int) -> Candidate:
+        """The feasible mixture with the least tokens at one size, or else the one that misses its limits least."""
+        return self._least(problem, size, self.grid(problem, size), self._on_grid(problem, size), None)
+
+    def improve(self, problem: Problem, candidate: Candidate) -> Candidate:
+        """The least tokens from the same mixture downwards; where tasks live in several rare sources, the upsampling
+        is divided among them anew by a linear program, again and again while that saves tokens."""
+        for _ in range(_ROUNDS):
+            start = candidate.shares[problem.rare]
+            if is_spread(problem):
+                needed = self.needed(problem, np.array([candidate.size]), np.array([candidate.tokens]))[0]
+                divided = least_rare_shares(problem, candidate.tokens, needed)
+                start = start if divided is None else divided
+            grid = self.grid(problem, candidate.size)
+            if candidate.feasible:
+                top = max(candidate.tokens, problem.min_tokens * (1 + 1e-9))
+                grid = np.geomspace(problem.min_tokens, top, _NEAR_POINTS)
+            outcome = self._fit(problem, candidate.size, grid, start)
+            found = self._least(problem, candidate.size, grid, outcome, start)
+            if rank(problem, found) >= rank(problem, candidate):
+                break
+            saved = 1 - found.tokens / candidate.tokens
+            candidate, again = found, not candidate.feasible or saved > 1e-4
+            if not again:
+                break
+        return candidate
+
+    def _on_grid(self, problem: Problem, size: int) -> Outcome:
+        tokens = self.grid(problem, size)
+        needed = self.needed_on_grid(problem, size)
+        shares = fit_shares(problem, tokens, needed)
+        return evaluate(problem, self.forecast, np.full(len(tokens), size), tokens, shares, needed)
+
+    def _fit(self, problem: Problem, size: int, tokens: FloatArray, start: FloatArray | None) -> Outcome:
+        index = np.full(len(tokens), size)
+        needed = self.needed(problem, index, tokens)
+        shares = fit_shares(problem, tokens, needed, start)
+        return evaluate(problem, self.forecast, index, tokens, shares, needed)
+
+    def _least(
+        self, problem: Problem, size: int, grid: FloatArray, outcome: Outcome, start: FloatArray | None
+    ) -> Candidate:
+        """Zooms in on the first feasible token count of the grid, or on the least violation if none is."""
+        for _ in range(4):
+            feasible = outcome.feasible
+            at = int(np.argmax(feasible)) if feasible.any() else int(np.argmin(outcome.violation))
+            below, above = grid[max(at - 1, 0)], grid[at if feasible.any() else min(at + 1, len(grid) - 1)]
+            if above <= below * (1 + 1e-9):
+                break
+            grid = np.geomspace(below, above, _ZOOM_POINTS)
+            outcome = self._fit(problem, size, grid, start)
+        feasible = outcome.feasible
+        at = int(np.argmax(feasible)) if feasible.any() else int(np.argmin(outcome.violation))
+        index = np.array([size])
+        exact = evaluate(problem, self.forecast, index, outcome.tokens[[at]], outcome.shares[[at]])
+        return Candidate(exact)
+
+
+def rank(problem: Problem, candidate: Candidate) -> tuple[bool, float, float, float]:
+    """Sort key: feasible first, then fewest FLOPs (or least violation), least common loss, least upsampling."""
+    outcome = candidate.outcome
+    flops = candidate.tokens * float(problem.flops_per_token[candidate.size])
+    cost = flops if candidate.feasible else candidate.violation
+    loss = float(np.nan_to_num(outcome.common_loss[0], nan=0.0))
+    return not candidate.feasible, cost, loss, float(candidate.shares[problem.rare].sum())
+
+
+def fit_shares(
+    problem: Problem, tokens: FloatArray, needed: FloatArray, start: FloatArray | None = None
+) -> FloatArray:
+    """Least upsampling that gives every task the frequency it needs, as far as caps and room allow.
+
+    The task furthest below its need has its source raised (of several, the one that gains most a share); what
+    is above every need is lowered again.
+
+    Args:
+        tokens: shape (B,).
+        needed: shape (B, T).
+        start: rare shares to start from, shape (R,); the lowest allowed if none.
+
+    Returns:
+        Shares of all sources, shape (B, S).
+    """
+    low, high, room = rare_bounds(problem, tokens)
+    rare = np.flatnonzero(problem.rare)
+    x = low.copy() if start is None else within_room(np.clip(start, low, high), low, room)
+    rows = np.arange(len(tokens))
+    given_up = np.zeros(needed.shape, dtype=bool)
+    unique, half_life = problem.unique_tokens[rare], problem.half_life[rare]
+    for _ in range(8 * len(problem.tasks) + 4 * len(rare) + 16):
+        shares = complete(problem, tokens, x)
+        x = shares[:, rare]
+        have = frequencies(problem, tokens, shares)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            short = np.where(given_up | (needed <= have * (1 + 1e-12)), 0.0, needed / have)
+        task = np.argmax(short, axis=1)
+        active = short[rows, task] > 0
+        if not active.any():
+            break
+        lack = needed[rows, task] - have[rows, task]  # (B,)
+        drawn = x * tokens[:, None]
+        fresh = np.exp(-np.maximum(drawn / unique - 1.0, 0.0) / half_life)  # what one more token is worth, (B, R)
+        density = problem.density[task][:, rare]  # (B, R)
+        spare = np.minimum(high - x, (room - x.sum(axis=1))[:, None])
+        gain = np.where(spare > 1e-12, density * fresh, 0.0)
+        source = np.argmax(gain, axis=1)
+        stuck = active & (gain[rows, source] <= 0)
+        given_up[rows[stuck], task[stuck]] = True
+        go = rows[active & ~stuck]
+        s = source[go]
+        worth = effective_tokens(drawn[go, s], unique[s], half_life[s]) + lack[go] * tokens[go] / density[go, s]
+        wanted = tokens_for_effective(worth, unique[s], half_life[s]) / tokens[go]
+        x[go, s] = np.minimum(wanted, x[go, s] + spare[go, s])
+    x = _lowered(problem, tokens, x, low, needed)
+    return complete(problem, tokens, x)
+
+
+def _lowered(
+    problem: Problem, tokens: FloatArray, x: FloatArray, low: FloatArray, needed: FloatArray
+) -> FloatArray:
+    """Rare shares, one after the other brought down to what their tasks still need of them, shape (B, R)."""
+    for column, s in enumerate(np.flatnonzero(problem.rare)):
+        shares = complete(problem, tokens, x)
+        spare = np.maximum(frequencies(problem, tokens, shares) - needed, 0.0)  # (B, T)
+        unique, half_life = problem.unique_tokens[s], problem.half_life[s]
+        worth = effective_tokens(x[:, column] * tokens, unique, half_life)  # (B,)
+        held = problem.density[:, s] > 0
+        give = (spare[:, held] / problem.density[held, s]).min(axis=1, initial=np.inf) * tokens
+        kept = tokens_for_effective(np.maximum(worth - give, 0.0), unique, half_life) / tokens
+        x[:, column] = np.clip(kept, low[:, column], x[:, column])
+    return x
