@@ -54,8 +54,8 @@ def load_corpus(spec: CalibrationSpec, base: Path) -> CorpusTokens:
     that a split is possible with a few big files: pieces of one long document may stand on both sides, but no
     piece does, and documents with the same content always stand on the same side.
 
-    Which documents are held out depends on their content alone; both sides are then in a fixed random order,
-    so that they hold the same kinds of text throughout. Every document (or piece) is followed by the
+    Which documents are held out depends on their content alone; both sides are then in a fixed random
+    order, so that they hold the same kinds of text throughout. Every document (or piece) is followed by the
     end-of-document token. Training stops at exactly `max_tokens` where that is given, and the held-out part is
     `held_out_fraction` of what is used.
 
