@@ -158,6 +158,90 @@ def collect(
 
 # --- laws: fit, predict, backtest ---
 
+LearnedSkill = Annotated[float, typer.Option(help="Skill from which a cell counts as learned.")]
+Draws = Annotated[int, typer.Option(help="Bootstrap draws over runs, for the intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
+
+
+@app.command()
+def fit(
+    measurements: Annotated[Path, typer.Argument(help="Measurements folder, or a single learning table.")],
+    out: Annotated[Path, typer.Option("-o", help="Calibration to write (.json).")] = Path("calibration.json"),
+    learned_skill: LearnedSkill = 0.8,
+    draws: Draws = 200,
+    seed: Seed = 0,
+    force: ForceFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit the laws to a ladder's measurements and test them on its largest rung."""
+    from mixplan import console
+    from mixplan.documents import read_measurements, save
+    from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.laws.calibration import check_output, fit_calibration
+    from mixplan.laws.tables import calibration_summary, calibration_tables
+
+    refuse_overwrite(check_output(out), "fit", force)
+    tables = read_measurements(measurements)
+    found = fit_calibration(tables, learned_skill=learned_skill, draws=draws, seed=seed)
+    save(found, out)
+    if as_json:
+        console.emit_json(calibration_summary(found))
+        return
+    for shown in calibration_tables(found):
+        console.table(*shown)
+        console.say()
+    if found.backtest is not None:
+        console.say(found.backtest.verdict)
+    for warning in found.warnings:
+        console.note(f"warning: {warning}")
+    console.say(f"wrote {out}")
+
+
+@app.command()
+def predict(
+    calibration: Annotated[Path, typer.Argument(help="calibration.json")],
+    cells: Annotated[Path, typer.Option(help="Table: block_params, tokens, frequency, family, complexity.")],
+    out: Annotated[Path, typer.Option("-o", help="Table to write (.csv or .parquet).")],
+    force: ForceFlag = False,
+) -> None:
+    """Forecast skill, its 90 % interval and the probability that it is learned, for each row of a table."""
+    from mixplan import console
+    from mixplan.documents import Calibration, load
+    from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.documents.table import write_table
+    from mixplan.laws.cells import check_output, predict_cells, read_cells
+
+    refuse_overwrite(check_output(out), "predict", force)
+    found = predict_cells(load(calibration, Calibration), read_cells(cells), str(cells))
+    write_table(found, out)
+    outside = int(found["extrapolated"].sum())
+    console.say(f"wrote {out}: {len(found)} cells, {outside} of them outside what was measured")
+
+
+@app.command()
+def backtest(
+    measurements: Annotated[Path, typer.Argument(help="Measurements folder, or a single learning table.")],
+    learned_skill: LearnedSkill = 0.8,
+    draws: Draws = 200,
+    seed: Seed = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Leave out the largest rung, predict it from the rest, and score that against copying."""
+    from mixplan import console
+    from mixplan.documents import read_measurements
+    from mixplan.laws.backtest import backtest as run_backtest
+    from mixplan.laws.calibration import checked_evidence
+    from mixplan.laws.tables import backtest_tables
+
+    evidence = checked_evidence(read_measurements(measurements), learned_skill, draws)
+    found = run_backtest(evidence, learned_skill, draws, seed)
+    if as_json:
+        console.emit_json(found.model_dump(mode="json"))
+        return
+    for shown in backtest_tables(found):
+        console.table(*shown)
+    console.say(found.verdict)
+
 
 # --- recommend ---
 

@@ -1,0 +1,1 @@
+"""Measurements become fitted laws with intervals; forecasts; backtest. numpy and scipy only."""

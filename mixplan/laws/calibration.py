@@ -1,0 +1,190 @@
+"""Measurements become calibration.json: the laws they support, the backtest, and what cannot be said."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import scipy
+
+from mixplan.documents import Calibration, Measurements, Table
+from mixplan.documents.base import Provenance
+from mixplan.documents.calibration import Backtest, FittedLaw, TaskCoverage
+from mixplan.errors import InputError
+from mixplan.laws import interference, lm_loss, retention
+from mixplan.laws.backtest import backtest, learning_only
+from mixplan.laws.evidence import Evidence, collect_evidence, contradictions, one_value_per
+
+MIN_DRAWS = 20
+
+
+def fit_calibration(
+    measurements: Measurements, *, learned_skill: float = 0.8, draws: int = 200, seed: int = 0
+) -> Calibration:
+    """Fit all laws. The same tables (rows in any order) and seed give the same document.
+
+    Args:
+        measurements: tables that keep the rules of their columns (as `read_measurements` returns them).
+        learned_skill: skill from which a cell counts as learned, in (0, 1).
+        draws: bootstrap draws over runs.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: rows contradict each other, or there are fewer than two sizes; all problems at once.
+    """
+    evidence = checked_evidence(measurements, learned_skill, draws)
+    loss_rows = lm_loss.loss_rows(evidence)
+    calibration = learning_only(evidence, learned_skill, draws, seed)
+    warnings = [*calibration.learning.warnings, *_coverage_warnings(calibration.tasks)]
+    forgetting: FittedLaw | None = None
+    clashing: FittedLaw | None = None
+    common: FittedLaw | None = None
+    if measurements.retention is None:
+        warnings.append("no retention table: nothing is said about forgetting")
+    else:
+        table = _sorted(measurements.retention)
+        forgetting, said = retention.fit(table, draws, np.random.default_rng([seed, 1]))
+        warnings += said
+    if measurements.interference is None:
+        warnings.append("no interference table: nothing is said about gradient interference")
+    else:
+        table = _sorted(measurements.interference)
+        clashing = interference.fit(table, draws, np.random.default_rng([seed, 2]))
+    if loss_rows is None:
+        warnings.append(
+            "no lm_loss in the learning table: what a mixture costs the common data cannot be forecast"
+        )
+    else:
+        common, said = lm_loss.fit(loss_rows, draws, np.random.default_rng([seed, 3]))
+        warnings += said
+    warnings += [text for law in (forgetting, clashing, common) if law is not None for text in law.warnings]
+    tested, said = _try_backtest(evidence, learned_skill, draws, seed)
+    return Calibration(
+        learned_skill=learned_skill,
+        learning=calibration.learning,
+        retention=forgetting,
+        interference=clashing,
+        lm_loss=common,
+        tasks=calibration.tasks,
+        backtest=tested,
+        warnings=[*warnings, *said],
+        provenance=_provenance(measurements, draws, seed),
+    )
+
+
+def check_output(path: Path) -> Path:
+    """The path, if a calibration can be written there.
+
+    Raises:
+        InputError: the name does not end in .json.
+    """
+    if path.suffix != ".json":
+        raise InputError(f"{path}: a calibration is written as JSON; give a name that ends in .json")
+    return path
+
+
+def checked_evidence(measurements: Measurements, learned_skill: float, draws: int) -> Evidence:
+    """The learning table, once everything that would make a fit meaningless has been ruled out.
+
+    Raises:
+        InputError: all problems at once.
+    """
+    problems = []
+    if not 0.0 < learned_skill < 1.0:
+        problems.append(f"learned skill must lie between 0 and 1, not at {learned_skill:g}")
+    if draws < MIN_DRAWS:
+        problems.append(
+            f"{draws} bootstrap draws cannot give 90 % intervals; use at least {MIN_DRAWS} (200 is usual)"
+        )
+    problems += contradictions(measurements.learning)
+    for name in ("retention", "interference"):
+        table = getattr(measurements, name)
+        if table is not None:
+            problems += one_value_per(table, "run_id", ("rung", "block_params", "seed"), name)
+    sizes = np.unique(measurements.learning["block_params"])
+    if len(sizes) < 2:
+        problems.append(
+            f"learning: all rows have block_params={sizes[0]:g}; at least two rungs are needed to tell what "
+            "size does (three to test it): add runs of another size"
+        )
+    if problems:
+        raise InputError(problems)
+    return collect_evidence(measurements.learning)
+
+
+def _try_backtest(
+    evidence: Evidence, learned_skill: float, draws: int, seed: int
+) -> tuple[Backtest | None, list[str]]:
+    try:
+        return backtest(evidence, learned_skill, draws, seed), []
+    except InputError as error:
+        return None, [f"no backtest: {problem}" for problem in error.problems]
+
+
+def _coverage_warnings(tasks: list[TaskCoverage]) -> list[str]:
+    if all(task.status == "never learned" for task in tasks):
+        return [
+            "no final cell of any task was learned: thresholds lie beyond this ladder, and only that can be "
+            "said; use larger rungs, more tokens, higher frequencies or easier tasks"
+        ]
+    if all(task.status == "always learned" for task in tasks):
+        return [
+            "every final cell of every task was learned: thresholds lie below this ladder, and only that can "
+            "be said; use lower frequencies, smaller rungs or harder tasks"
+        ]
+    found = []
+    for task in tasks:
+        name = f"{task.family} of complexity {task.complexity:g}"
+        if task.status == "never learned":
+            found.append(
+                f"{name}: censored, learned in none of {task.cells} final cells; where its threshold lies "
+                "beyond them is not known, a probability above these cells is a guess from the other tasks"
+            )
+        elif task.status == "always learned":
+            found.append(
+                f"{name}: censored, learned in all {task.cells} final cells; where it stops being learned "
+                "below them is not known"
+            )
+    return found
+
+
+def _sorted(table: Table) -> Table:
+    """Rows in an order that does not depend on the file's."""
+    names = sorted(table.columns)
+    keys = [np.unique(_plain(table[name]), return_inverse=True)[1].reshape(-1) for name in reversed(names)]
+    return table.where(np.lexsort(keys))
+
+
+def _plain(column: np.ndarray) -> np.ndarray:
+    return column.astype(str) if column.dtype == object else column
+
+
+def _provenance(measurements: Measurements, draws: int, seed: int) -> Provenance:
+    tables = {
+        name: {"rows": len(table), "sha256": table_hash(table)}
+        for name in ("learning", "retention", "interference")
+        if (table := getattr(measurements, name)) is not None
+    }
+    return {
+        "command": "mixplan fit",
+        "mixplan": version("mixplan"),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "draws": draws,
+        "seed": seed,
+        "tables": tables,
+        "measurements": measurements.provenance,
+    }
+
+
+def table_hash(table: Table) -> str:
+    """SHA-256 of a table's content, whatever the order of its rows and columns and whether CSV or Parquet."""
+    names = sorted(table.columns)
+    columns = [
+        [str(value) if isinstance(value, str) else repr(float(value)) for value in table[name]]
+        for name in names
+    ]
+    lines = sorted("\x1f".join(row) for row in zip(*columns, strict=True))
+    return hashlib.sha256("\n".join(["\x1f".join(names), *lines]).encode("utf-8")).hexdigest()

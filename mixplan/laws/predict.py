@@ -1,0 +1,254 @@
+"""The fitted laws, ready to answer: satisfies the `Forecast` protocol of mixplan.documents.forecast.
+
+Beyond a fitted range every draw's slope is known only to within half of itself: it is multiplied there by
+1 + ε, ε ~ N(0, 0.5²) cut at −1, drawn once per draw and axis. So intervals widen with the logarithm of the
+distance, on top of the draws' own spread, and no draw ever falls with size, tokens or frequency. The half is
+a choice, not a measurement; `mixplan backtest` shows the coverage it gives one rung further.
+
+Shape legend: n = cells, D = draws, K = measured task kinds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from mixplan.documents import Calibration
+from mixplan.documents.forecast import SkillForecast
+from mixplan.documents.suggest import did_you_mean
+from mixplan.errors import InputError
+from mixplan.laws import lm_loss, logistic
+from mixplan.laws.beta_noise import interval, probability_at_least
+from mixplan.laws.evidence import AXES
+
+FloatArray = NDArray[np.float64]
+
+SLOPE_DOUBT = 0.5
+"""Standard deviation of ε, the relative error of a slope outside its fitted range."""
+EDGE_TOLERANCE = 0.01
+"""A value within this relative distance of a fitted range counts as inside."""
+
+
+class LawForecast:
+    """Forecasts from a calibration document; deterministic."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        """Args: calibration: as written by `mixplan fit`.
+
+        Raises:
+            InputError: the document's learning law is of an unknown form or lacks parameters.
+        """
+        law = calibration.learning
+        if law.law != logistic.NAME:
+            raise InputError(
+                f"calibration: the learning law is {law.law!r}; known: {logistic.NAME!r}; write it anew with "
+                "`mixplan fit`"
+            )
+        self._calibration = calibration
+        self._kinds = [(task.family, float(task.complexity)) for task in calibration.tasks]
+        self._never = {
+            (task.family, float(task.complexity))
+            for task in calibration.tasks
+            if task.status == "never learned"
+        }
+        wanted = [logistic.intercept_name(kind) for kind in self._kinds] + [
+            *logistic.SLOPES,
+            logistic.PRECISION,
+        ]
+        settings = [f"centre_log_{axis}" for axis in AXES]
+        missing = [name for name in wanted if name not in law.parameters]
+        missing += [name for name in settings if name not in law.settings]
+        missing += [f"ranges.{axis}" for axis in AXES if axis not in law.ranges]
+        if missing:
+            raise InputError(
+                f"calibration: the learning law lacks {', '.join(missing)}; write it anew with `mixplan fit`"
+            )
+        table = np.array(law.draws if law.draws else [law.values])
+        at = {name: index for index, name in enumerate(law.parameters)}
+        self._intercepts = table[:, [at[name] for name in wanted[: len(self._kinds)]]]  # (D, K)
+        self._slopes = table[:, [at[name] for name in logistic.SLOPES]]  # (D, 3)
+        self._precision = table[:, at[logistic.PRECISION]]  # (D,)
+        self._centres = np.array([law.settings[name] for name in settings])  # (3,)
+        self._low = np.log([law.ranges[axis].low for axis in AXES])  # (3,)
+        self._high = np.log([law.ranges[axis].high for axis in AXES])
+        doubt = np.random.default_rng(0).normal(0.0, SLOPE_DOUBT, size=(len(table), len(AXES) + 1))
+        self._doubt = np.maximum(1.0 + doubt, 0.0)  # (D, 3 axes and complexity)
+
+    def families(self) -> dict[str, list[float]]:
+        """Calibrated families and their complexities, ascending."""
+        found: dict[str, list[float]] = {}
+        for family, complexity in sorted(self._kinds):
+            found.setdefault(family, []).append(complexity)
+        return found
+
+    def p_learned(
+        self,
+        family: list[str],
+        complexity: FloatArray,
+        block_params: FloatArray,
+        tokens: FloatArray,
+        frequency: FloatArray,
+    ) -> FloatArray:
+        """Probability that a new run's skill reaches the threshold, shape (n,).
+
+        Read off the Beta distribution of new runs, averaged over draws. See SkillForecast for the rest.
+
+        Raises:
+            InputError: with every cell that cannot be forecast.
+        """
+        mean = self._mean(family, complexity, block_params, tokens, frequency)
+        return probability_at_least(self._calibration.learned_skill, mean, self._precision)
+
+    def skill(
+        self,
+        family: list[str],
+        complexity: FloatArray,
+        block_params: FloatArray,
+        tokens: FloatArray,
+        frequency: FloatArray,
+    ) -> SkillForecast:
+        """Everything about n cells; arguments of shape (n,) or scalars, instances per token, block
+        parameters, tokens.
+
+        Raises:
+            InputError: with every cell that cannot be forecast.
+        """
+        mean = self._mean(family, complexity, block_params, tokens, frequency)
+        low, high = interval(mean, self._precision)
+        return SkillForecast(
+            skill=mean.mean(axis=1),
+            skill_low=low,
+            skill_high=high,
+            p_learned=probability_at_least(self._calibration.learned_skill, mean, self._precision),
+            extrapolated=self._reasons(family, complexity, block_params, tokens, frequency),
+        )
+
+    def lm_loss(self, block_params: FloatArray, tokens: FloatArray) -> FloatArray | None:
+        """LM loss of finished runs on common data, nats per token, shape (n,); None without such a law."""
+        law = self._calibration.lm_loss
+        if law is None:
+            return None
+        sizes, lengths = np.broadcast_arrays(np.asarray(block_params, float), np.asarray(tokens, float))
+        return lm_loss.predict(np.array(law.values), np.atleast_1d(sizes), np.atleast_1d(lengths))
+
+    def problems(self, family: list[str], complexity: FloatArray) -> list[tuple[int, str]]:
+        """Cells of kinds that nothing can be said about: index and reason."""
+        known = self.families()
+        found = []
+        for index, (name, level) in enumerate(
+            zip(family, np.broadcast_to(complexity, len(family)), strict=True)
+        ):
+            if name not in known:
+                found.append((index, f"family {name!r} was not measured{did_you_mean(name, known)}"))
+            elif float(level) not in known[name] and len(known[name]) < 2:
+                found.append((
+                    index,
+                    f"complexity {level:g} of {name!r} was not measured, and one measured complexity "
+                    f"({known[name][0]:g}) says nothing about others; measure a second one",
+                ))  # fmt: skip
+        return found
+
+    def _log_axes(
+        self, family: list[str], block_params: FloatArray, tokens: FloatArray, frequency: FloatArray
+    ) -> FloatArray:
+        columns = [
+            np.broadcast_to(np.asarray(c, float), len(family)) for c in (frequency, block_params, tokens)
+        ]
+        for axis, column in zip(AXES, columns, strict=True):
+            bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
+            if len(bad):
+                raise InputError(f"{axis} must be a number above 0; cell {bad[0] + 1} has {column[bad[0]]:g}")
+        return np.log(np.column_stack(columns))
+
+    def _mean(
+        self,
+        family: list[str],
+        complexity: FloatArray,
+        block_params: FloatArray,
+        tokens: FloatArray,
+        frequency: FloatArray,
+    ) -> FloatArray:
+        """Mean skill per draw, shape (n, D)."""
+        problems = self.problems(family, complexity)
+        if problems:
+            raise InputError(list(dict.fromkeys(reason for _, reason in problems)))
+        x = self._log_axes(family, block_params, tokens, frequency)
+        inside = np.clip(x, self._low, self._high)
+        log_odds = (inside - self._centres) @ self._slopes.T
+        log_odds += (x - inside) @ (self._slopes * self._doubt[:, :3]).T
+        levels = np.broadcast_to(np.asarray(complexity, float), len(family))
+        columns: dict[tuple[str, float], FloatArray] = {}
+        for index, kind in enumerate(zip(family, levels.tolist(), strict=True)):
+            if kind not in columns:
+                columns[kind] = self._intercept(*kind)
+            log_odds[index] += columns[kind]
+        return expit(log_odds)
+
+    def _intercept(self, family: str, complexity: float) -> FloatArray:
+        """A kind's intercept per draw, shape (D,): measured, between its neighbours in log complexity, or
+        beyond the hardest or easiest one along the family's least-squares line (never easier as complexity
+        grows)."""
+        if (family, complexity) in self._kinds:
+            return self._intercepts[:, self._kinds.index((family, complexity))]
+        members = sorted((level, k) for k, (name, level) in enumerate(self._kinds) if name == family)
+        u = np.log([level for level, _ in members])
+        values = self._intercepts[:, [k for _, k in members]]
+        at = np.log(complexity)
+        if u[0] < at < u[-1]:
+            right = int(np.searchsorted(u, at))
+            share = (at - u[right - 1]) / (u[right] - u[right - 1])
+            return (1.0 - share) * values[:, right - 1] + share * values[:, right]
+        centred = u - u.mean()
+        slope = np.minimum(values @ centred / (centred @ centred), 0.0) * self._doubt[:, 3]
+        end = 0 if at <= u[0] else -1
+        return values[:, end] + slope * (at - u[end])
+
+    def _reasons(
+        self,
+        family: list[str],
+        complexity: FloatArray,
+        block_params: FloatArray,
+        tokens: FloatArray,
+        frequency: FloatArray,
+    ) -> list[list[str]]:
+        x = self._log_axes(family, block_params, tokens, frequency)
+        levels = np.broadcast_to(np.asarray(complexity, float), len(family)).tolist()
+        known = self.families()
+        found = []
+        for row, name, level in zip(x, family, levels, strict=True):
+            reasons = [
+                reason
+                for axis, value, low, high in zip(AXES, row, self._low, self._high, strict=True)
+                if (reason := _outside(axis, np.exp(value), np.exp(low), np.exp(high), "fitted"))
+            ]
+            beyond = _outside(f"complexity of {name}", level, known[name][0], known[name][-1], "measured")
+            reasons += [beyond] if beyond else []
+            if reasons and (name, level) in self._never:
+                reasons.append(
+                    f"{name} of complexity {level:g} was never learned on the ladder, so its threshold is "
+                    "unknown"
+                )
+            found.append(reasons)
+        return found
+
+
+def _outside(what: str, value: float, low: float, high: float, how: str) -> str | None:
+    """Why a value lies outside a range, in words, or None."""
+    if value > high * (1.0 + EDGE_TOLERANCE):
+        return f"{what} {short_number(value)} is {_ratio(value / high)} above the largest {how} {short_number(high)}"
+    if value < low * (1.0 - EDGE_TOLERANCE):
+        return f"{what} {short_number(value)} is {_ratio(low / value)} below the smallest {how} {short_number(low)}"
+    return None
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}×" if value < 10 else f"{value:,.0f}×"
+
+
+def short_number(value: float) -> str:
+    """1.2K, 3.4M, 5.6B, 7.8T."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"

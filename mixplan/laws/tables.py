@@ -1,0 +1,134 @@
+"""What `fit` and `backtest` show: a calibration as titled tables of text and numbers, for console.table."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixplan.documents import Calibration
+from mixplan.documents.calibration import Backtest, FittedLaw
+from mixplan.laws import interference, retention
+from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.predict import short_number
+
+
+class Shown(NamedTuple):
+    """One table."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+def calibration_tables(calibration: Calibration) -> list[Shown]:
+    """Slopes, coverage, retention and interference by size, LM loss, backtest; those that there are."""
+    learning = calibration.learning
+    slopes = [name for name in learning.parameters if not name.startswith("intercept[")]
+    shown = [
+        Shown(
+            f"Learning law ({learning.law}; {learning.runs} runs, {learning.rows} rows; log-odds per e-fold)",
+            ["parameter", "estimate", "90 % low", "90 % high"],
+            [_parameter(learning, name) for name in slopes],
+        ),
+        Shown(
+            f"Task coverage (learned: skill ≥ {calibration.learned_skill:g} at the end of a run)",
+            ["family", "complexity", "cells", "learned", "status"],
+            [[t.family, f"{t.complexity:g}", t.cells, t.learned, t.status] for t in calibration.tasks],
+        ),
+    ]
+    sizes = _sizes(learning)
+    if calibration.retention is not None:
+        shown.append(_retention(calibration.retention, sizes))
+    if calibration.interference is not None:
+        shown.append(_interference(calibration.interference, sizes))
+    if calibration.lm_loss is not None:
+        law = calibration.lm_loss
+        shown.append(
+            Shown(
+                f"LM loss on common data ({law.formula})",
+                ["parameter", "estimate", "90 % low", "90 % high"],
+                [_parameter(law, name) for name in law.parameters],
+            )
+        )
+    if calibration.backtest is not None:
+        shown += backtest_tables(calibration.backtest)
+    return shown
+
+
+def calibration_summary(calibration: Calibration) -> dict[str, Any]:
+    """The document without bootstrap draws and left-out cells, for programs that only want the findings."""
+    laws = ("learning", "retention", "interference", "lm_loss")
+    return calibration.model_dump(
+        mode="json", exclude={**{law: {"draws"} for law in laws}, "backtest": {"cells"}}
+    )
+
+
+def backtest_tables(found: Backtest) -> list[Shown]:
+    """Scores on the left-out rung."""
+    rows: list[list[Any]] = [
+        [s.forecast, s.brier, s.skill_brier, s.auroc, s.coverage_90, s.cells] for s in found.scores
+    ]
+    if found.seed_noise_brier is not None:
+        rows.append(
+            [
+                "noise floor (half the squared difference of seeds)",
+                None,
+                found.seed_noise_brier,
+                None,
+                None,
+                None,
+            ]
+        )
+    title = (
+        f"Backtest: {found.left_out_rung} ({short_number(found.left_out_block_params)} block params) "
+        f"predicted from {', '.join(found.fitted_rungs)}"
+    )
+    columns = ["forecast", "Brier learned", "Brier skill", "AUROC", "90 % coverage", "cells"]
+    return [Shown(title, columns, rows)]
+
+
+def _sizes(law: FittedLaw) -> list[float]:
+    """Both ends of the fitted sizes and the geometric middle."""
+    low, high = law.ranges["block_params"].low, law.ranges["block_params"].high
+    return [low, float(np.sqrt(low * high)), high]
+
+
+def _parameter(law: FittedLaw, name: str) -> list[Any]:
+    at = law.parameters.index(name)
+    return [name, law.values[at], *interval_90(np.array([draw[at] for draw in law.draws or [law.values]]))]
+
+
+def _retention(law: FittedLaw, sizes: list[float]) -> Shown:
+    rows: list[list[Any]] = []
+    for size in sizes:
+        rate = retention.rate(law, size)
+        half, none = (retention.kept_until(law, size, kept)[0] for kept in (0.5, 0.0))
+        low, high = interval_90(rate[1:] if len(rate) > 1 else rate)
+        rows.append([short_number(size), float(rate[0]), low, high, _tokens(half), _tokens(none)])
+    return Shown(
+        "Retention by size (share of a gain lost per e-fold of delay; tokens until half and all of it is "
+        "gone)",
+        ["block params", "rate", "90 % low", "90 % high", "half-life", "gone after"],
+        rows,
+    )
+
+
+def _interference(law: FittedLaw, sizes: list[float]) -> Shown:
+    rows = []
+    for size in sizes:
+        row: list[Any] = [short_number(size)]
+        for quantity in ("abs_cosine", "loss_change"):
+            values = interference.value(law, quantity, size)
+            low, high = interval_90(values[1:] if len(values) > 1 else values)
+            row += [float(values[0]), f"{low:.2g} … {high:.2g}"]
+        rows.append(row)
+    return Shown(
+        "Interference by size (a common-data step against a rare task; loss change in nats a step)",
+        ["block params", "|cosine|", "90 %", "loss change", "90 %"],
+        rows,
+    )
+
+
+def _tokens(value: float) -> str:
+    return short_number(float(value)) if np.isfinite(value) and value < 1e15 else "never"
