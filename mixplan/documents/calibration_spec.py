@@ -235,20 +235,31 @@ class Engine(Part):
 
 
 class Hardware(Part):
-    """For the cost estimate of `mixplan plan`. The defaults describe one CPU core."""
+    """For the cost estimate of `mixplan plan`. The defaults describe one CPU core training the cpu_ presets."""
 
     name: str = "one CPU core"
     """What a slot is."""
     peak_flops_per_second: Positive = 6.4e10
     """Peak rate of one slot."""
-    mfu: Fraction = 0.4
-    """Share of the peak that training reaches on large matrices."""
-    step_overhead_seconds: NonNegative = 0.03
+    mfu: OpenFraction = 0.8
+    """Share of the peak that training reaches on large matrices. Required with `peak_flops_per_second`: GPUs
+    reach about half of what a CPU core does."""
+    step_overhead_seconds: NonNegative = 0.06
     """Time per step that does not shrink with the model: what tiny models spend most of theirs on."""
+    start_seconds: NonNegative = 4.0
+    """Time of a run before its first step: imports, model, data."""
     price_per_slot_hour: NonNegative = 0.0
     """Money per slot and hour."""
     currency: str = "USD"
     """Currency of the price."""
+
+    @model_validator(mode="after")
+    def _rate_is_whole(self) -> Hardware:
+        if "peak_flops_per_second" in self.model_fields_set and "mfu" not in self.model_fields_set:
+            raise ValueError(
+                "give `mfu` together with `peak_flops_per_second`: the default is that of a CPU core"
+            )
+        return self
 
 
 class CalibrationSpec(Document):
