@@ -1,0 +1,70 @@
+"""Folders that appear whole or not at all, and what is a folder and what a URL."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from mixplan.errors import InputError
+
+
+def is_url(place: str) -> bool:
+    """Whether Streaming would download from it: s3://…, gs://…, dbfs:/…"""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", place) is not None
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """A new, not yet existing path to write a folder to; when all went well it becomes `target`.
+
+    It lies in a hidden sibling of `target`, which a killed process leaves behind and the next one removes.
+    That sibling is locked while its process lives, so that of two side by side none removes the other's work.
+    `target` must be missing or empty.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}.partial-"
+    with ExitStack() as locks:
+        with _locked(target.parent):  # so that nobody finds the new sibling before it is locked itself
+            for leftover in target.parent.glob(f"{prefix}*"):
+                _remove_unless_locked(leftover)
+            hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+            locks.enter_context(_locked(hidden))
+        try:
+            written = hidden / "folder"
+            yield written
+            umask = os.umask(0)
+            os.umask(umask)
+            written.chmod(0o777 & ~umask)
+            try:
+                written.rename(target)
+            except OSError as error:
+                raise InputError(
+                    f"{target} was filled by something else meanwhile ({error.strerror})"
+                ) from None
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, flags: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold the folder's lock; the system drops it when the process ends, however it ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, flags)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_unless_locked(leftover: Path) -> None:
+    try:
+        with _locked(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(leftover, ignore_errors=True)
+    except BlockingIOError:
+        return

@@ -1,0 +1,81 @@
+"""Are an MDS folder's shards what its index says? Streaming does not tell: it ends early, or reads on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixplan.documents.mds_index import read_index
+
+_CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class ShardCheck:
+    """What was found."""
+
+    problems: list[str]
+    """One line per bad file, with its path."""
+    shards: int
+    hashed: int
+    """Of these, compared by hash, not only by size."""
+    compressed: bool
+    """Whether Streaming would decompress shards into the folder."""
+
+
+def check_shards(folder: Path, hashes: bool = True, present_only: bool = False) -> ShardCheck:
+    """Compare every shard file with the index: presence, size, and the first hash that the index names.
+
+    Args:
+        folder: the MDS folder.
+        hashes: read the files and compare hashes too.
+        present_only: files that are missing are fine (a cache that was filled as far as needed).
+
+    Raises:
+        InputError: the index is missing or unreadable.
+    """
+    problems: list[str] = []
+    hashed = 0
+    shards = read_index(folder)
+    for shard in shards:
+        candidates = [part for part in (shard.get("raw_data"), shard.get("zip_data")) if part]
+        present = [part for part in candidates if (folder / part["basename"]).exists()]
+        if not present:
+            if not present_only:
+                names = " or ".join(part["basename"] for part in candidates)
+                problems.append(f"{folder / names} is missing, though its index lists it")
+            continue
+        part = present[0]
+        path = folder / part["basename"]
+        if not path.is_file():
+            problems.append(f"{path} is not a file")
+        elif path.stat().st_size != part["bytes"]:
+            problems.append(f"{path} has {path.stat().st_size:,} bytes, its index says {part['bytes']:,}")
+        elif hashes and part.get("hashes"):
+            hashed += 1
+            problems += _compare(path, part["hashes"])
+    return ShardCheck(problems, len(shards), hashed, any(shard.get("zip_data") for shard in shards))
+
+
+def _compare(path: Path, wanted: dict[str, str]) -> list[str]:
+    name, digest = next(iter(wanted.items()))
+    hasher = _hasher(name)
+    if hasher is None:
+        return [f"{path}: its index names the hash {name!r}, which is not known here"]
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            hasher.update(chunk)
+    if hasher.hexdigest() != digest:
+        return [f"{path}: its content is not what was written ({name} is {hasher.hexdigest()}, not {digest})"]
+    return []
+
+
+def _hasher(name: str) -> Any:
+    """Streaming's names: those of hashlib and of xxhash."""
+    if name in hashlib.algorithms_available:
+        return hashlib.new(name)
+    import xxhash
+
+    return getattr(xxhash, name)() if name in xxhash.algorithms_available else None

@@ -1,0 +1,75 @@
+"""What the commands show: titles, columns and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mixplan.recipes.building import BuiltSource
+from mixplan.recipes.verifying import Verification
+
+Shown = tuple[str, list[str], list[list[object]]]
+
+
+def build_table(built: Iterable[BuiltSource]) -> Shown:
+    """One row a source."""
+    columns = ["source", "documents", "bytes", "tokens", "samples", "tokens dropped", "state"]
+    rows: list[list[object]] = [
+        [
+            one.build.name,
+            f"{one.build.documents:,}",
+            f"{one.build.input_bytes:,}",
+            f"{one.build.tokens:,}",
+            f"{one.build.samples:,}",
+            one.build.dropped_tokens,
+            "already there" if one.skipped else "built",
+        ]
+        for one in built
+    ]
+    return "MDS shards", columns, rows
+
+
+def verification_tables(found: Verification) -> list[Shown]:
+    """Counts against the recipe, and evenness; nothing when nothing was read."""
+    if not found.sources:
+        return []
+    counts: list[list[object]] = []
+    spreads: list[list[object]] = []
+    for source in found.sources:
+        counts.append(
+            [
+                source.name,
+                source.role,
+                f"{source.samples_expected:,}",
+                f"{source.samples:,}",
+                f"{source.tokens:,}",
+                f"{source.share:.4%}",
+                f"{source.epochs:.3f}",
+                f"{source.distinct_samples:,} of {source.samples_available:,}",
+                source.most_repeats,
+            ]
+        )
+        if (spread := source.spread) is not None:
+            spreads.append(
+                [
+                    source.name,
+                    f"{spread.mean_share:.4%}",
+                    f"{spread.cv:.3f}",
+                    f"{spread.cv_iid:.3f}",
+                    f"{spread.cv_ratio:.2f}",
+                    f"{spread.empty_windows} of {spread.windows}",
+                    f"{spread.longest_gap_samples:,}",
+                    f"{spread.longest_gap_iid_samples:,.0f}",
+                ]
+            )
+    return [
+        (
+            "Read, against the recipe",
+            ["source", "role", "recipe", "samples", "tokens", "share", "epochs", "distinct", "most repeats"],
+            counts,
+        ),
+        (
+            "Share per 1 % window of the run (a random order has ratio 1)",
+            ["source", "mean", "cv", "random cv", "ratio", "empty windows", "longest gap", "random gap"],
+            spreads,
+        ),
+    ]
