@@ -249,4 +249,97 @@ def backtest(
 # --- recipes: build, emit, verify ---
 
 
+@app.command()
+def build(
+    plan: Annotated[Path, typer.Argument(help="plan.yaml")],
+    source: Annotated[list[str] | None, typer.Option(help="Build only this source; may be repeated.")] = None,
+    hashes: Annotated[
+        bool, typer.Option("--hashes", help="Check shards that are already there by hash, not only by size.")
+    ] = False,
+) -> None:
+    """Write each source's text as MDS shards into its `mds` folder. What is already there is left alone."""
+    from mixplan import console
+    from mixplan.recipes.building import build as build_sources
+    from mixplan.recipes.tables import build_table
+
+    built = build_sources(plan, source or [], hashes, console.note)
+    console.table(*build_table(built))
+    for one in built:
+        console.say(f"{'kept' if one.skipped else 'wrote'} {one.folder}")
+
+
+@app.command()
+def emit(
+    recipe: Annotated[Path, typer.Argument(help="recipe.yaml")],
+    out: Annotated[Path, typer.Option("-o", help="Folder to write.")],
+    format: Annotated[str, typer.Option(help="streaming or weights.")] = "streaming",
+    block_samples: Annotated[
+        int | None, typer.Option(help="Shuffle in blocks of this many samples, not the whole run at once.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another mixture in the folder.")] = False,
+) -> None:
+    """Write a recipe as a mixture that a trainer loads."""
+    from mixplan import console
+    from mixplan.recipes.emitting import emit as emit_recipe
+
+    emitted = emit_recipe(recipe, out, format, block_samples, force)
+    for text in emitted.notes:
+        console.note(f"note: {text}")
+    for path in emitted.files:
+        console.say(f"wrote {path}")
+    if emitted.fingerprint is not None:
+        console.say(f"fingerprint {emitted.fingerprint}")
+        console.say(f"next: mixplan verify {out}")
+
+
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(help="Folder that emit wrote.")],
+    workers: Annotated[int, typer.Option(min=0, help="DataLoader workers of the reader.")] = 0,
+    stall_seconds: Annotated[
+        float, typer.Option(min=1, help="Give up when no sample has arrived for so long.")
+    ] = 300.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Read a mixture end to end with Streaming and compare it with its recipe."""
+    from mixplan import console
+    from mixplan.errors import NoAnswer
+    from mixplan.recipes.tables import verification_tables
+    from mixplan.recipes.verifying import verify as verify_mixture
+
+    found = verify_mixture(directory, workers, stall_seconds, console.note)
+    if as_json:
+        console.emit_json(found.to_json())
+    else:
+        for shown in verification_tables(found):
+            console.table(*shown)
+            console.say()
+    for warning in found.warnings:
+        console.note(f"warning: {warning}")
+    if found.problems:
+        raise NoAnswer(found.problems)
+    if not as_json:
+        console.say(f"verified: {found.samples:,} samples, as the recipe says")
+
+
 # --- report ---
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="Working folder with measurements, calibration.json, recipe.yaml.")],
+    out: Annotated[Path, typer.Option("-o", help="Page to write (.html).")] = Path("report.html"),
+    force: ForceFlag = False,
+) -> None:
+    """Write one self-contained HTML page: what was measured, what the laws say, what is recommended."""
+    from mixplan import console
+    from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.laws import LawForecast
+    from mixplan.report import find_inputs, write_report
+
+    refuse_overwrite(out, "report", force)
+    inputs = find_inputs(directory)
+    write_report(inputs, LawForecast(inputs.calibration) if inputs.calibration else None, out, force)
+    for line in inputs.missing:
+        console.note(f"note: not in {directory}: {line}")
+    console.say(f"wrote {out}")
