@@ -97,6 +97,8 @@ class Binding(Part):
     """What the answer uses."""
     limit: Number
     """What is allowed."""
+    flops_without: Positive | None = None
+    """FLOPs of the cheapest answer when this one limit is dropped; empty where that was not computed."""
 
 
 class Alternative(Part):
@@ -138,6 +140,8 @@ class Recipe(Document):
     """The answer without caps, share bounds and the loss bound (budget kept)."""
     candidates: list[Alternative] = []
     """The best answer found at each size."""
+    warnings: list[str] = []
+    """What to know before spending the money: extrapolation, censored tasks, unbounded common loss."""
     shuffle_seed: Whole = 17
     provenance: Provenance = {}
 

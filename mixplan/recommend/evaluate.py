@@ -5,7 +5,7 @@ Shape legend: B = candidate mixtures, S = sources, R = rare sources, T = tasks, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -52,6 +52,10 @@ class Outcome:
     def violation(self) -> FloatArray:
         """Sum of what is beyond the limits, shape (B,)."""
         return np.maximum(self.excess, 0.0).sum(axis=1)
+
+    def row(self, index: int) -> Outcome:
+        """One of the mixtures alone."""
+        return Outcome(*(getattr(self, field.name)[[index]] for field in fields(self)))
 
 
 def rare_bounds(problem: Problem, tokens: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -191,6 +195,26 @@ def common_loss(
     loss, reference = np.split(np.asarray(losses, dtype=np.float64), 2)
     loss = np.where(here >= 1.0, loss, np.nan)
     return loss, loss - reference
+
+
+def room_within_loss(problem: Problem, forecast: Forecast, size: np.ndarray, tokens: FloatArray) -> FloatArray:
+    """Largest sum of rare shares that the bound on the common-loss increase allows, by bisection, shape (B,)."""
+    high = np.ones(len(tokens))
+    low = np.zeros(len(tokens))
+    if not np.isfinite(problem.max_loss_increase):
+        return high
+    spread = problem.natural[problem.rare]
+    for _ in range(40):
+        middle = (low + high) / 2
+        shares = np.empty((len(tokens), len(problem.sources)))
+        if len(spread):
+            shares[:, problem.rare] = middle[:, None] * spread / spread.sum()
+        cap = np.maximum(_caps(problem, tokens)[:, ~problem.rare], 0.0)
+        shares[:, ~problem.rare] = fill(problem.natural[~problem.rare], np.zeros_like(cap), cap, 1.0 - middle)
+        _, increase = common_loss(problem, forecast, size, tokens, shares)
+        allowed = np.nan_to_num(increase, nan=np.inf) <= problem.max_loss_increase
+        low, high = np.where(allowed, middle, low), np.where(allowed, high, middle)
+    return low
 
 
 def _caps(problem: Problem, tokens: FloatArray) -> FloatArray:

@@ -59,7 +59,7 @@ def _rounded(solver: Solver, problem: Problem, candidate: Candidate, counts: np.
     tokens = counts.astype(np.float64) * problem.sequence_length
     sizes = np.full(len(counts), candidate.size)
     if refit:
-        needed = solver.needed(problem, sizes, tokens)
+        needed = solver.needs.at(problem, candidate.size, tokens)
         start = candidate.shares[problem.rare]
         shares = fit_shares(problem, tokens, needed, start)
     else:

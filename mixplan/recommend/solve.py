@@ -20,17 +20,17 @@ from mixplan.recommend.evaluate import (
     complete,
     evaluate,
     frequencies,
-    probabilities,
     rare_bounds,
     within_room,
 )
 from mixplan.recommend.mixture import effective_tokens, tokens_for_effective
+from mixplan.recommend.needs import Needs, horizon_of
 from mixplan.recommend.problem import FAR, Problem
 from mixplan.recommend.spread import is_spread, least_rare_shares
 
-_NEAR_POINTS, _FAR_POINTS, _ZOOM_POINTS = 129, 49, 33
-_ROUNDS = 8
-_DECADES = 12.0  # frequencies are looked for from the densest possible down to this many decades below
+_NEAR_POINTS, _FAR_POINTS, _ZOOM_POINTS = 129, 49, 65
+_ZOOMS, _EXACT_POINTS, _ROUNDS = 3, 4, 8
+_NUDGES = np.array([0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])  # what interpolation may have cost
 
 
 @dataclass(frozen=True)
@@ -62,53 +62,25 @@ class Candidate:
 
 
 class Solver:
-    """Answers "the least tokens at this size"; remembers the frequencies that tasks need on the token grid."""
+    """Answers "the least tokens at this size"; remembers the frequencies that tasks need."""
 
     def __init__(self, forecast: Forecast) -> None:
         self.forecast = forecast
-        self._needed: dict[tuple[int, int, float], FloatArray] = {}
+        self.needs = Needs(forecast)
 
-    def grid(self, problem: Problem, size: int) -> FloatArray:
-        """Token counts to look at: finely within the plan's own budget, coarsely far beyond it. Shape (G,)."""
-        near = max(float(problem.horizon[size]), problem.min_tokens * (1 + 1e-9))
-        fine = np.geomspace(problem.min_tokens, near, _NEAR_POINTS)
-        return np.concatenate([fine, np.geomspace(near, near * FAR, _FAR_POINTS)[1:]])
-
-    def needed_on_grid(self, problem: Problem, size: int) -> FloatArray:
-        """`needed` on the size's grid, shape (G, T)."""
-        for task, target in enumerate(problem.target):
-            if (size, task, float(target)) not in self._needed:
-                found = self.needed(problem, np.full(_NEAR_POINTS + _FAR_POINTS - 1, size), self.grid(problem, size))
-                self._needed |= {(size, t, float(value)): found[:, t] for t, value in enumerate(problem.target)}
-        return np.stack([self._needed[size, t, float(v)] for t, v in enumerate(problem.target)], axis=1)
-
-    def needed(self, problem: Problem, size: np.ndarray, tokens: FloatArray) -> FloatArray:
-        """Least frequency at which each task meets its target, by bisection on its logarithm, shape (B, T).
-
-        Infinite where even a corpus of its densest source alone would not do; 0 where the target is dropped.
-        """
-        top = np.broadcast_to(np.log10(problem.density.max(axis=1)), (len(tokens), len(problem.tasks)))
-        high, low = top.copy(), top - _DECADES
-
-        def meets(exponent: FloatArray) -> np.ndarray:
-            return probabilities(problem, self.forecast, size, tokens, 10.0**exponent) >= problem.target
-
-        reachable, trivial = meets(high), meets(low)
-        for _ in range(44):  # 12 decades ÷ 2^44: far below the tolerance
-            middle = (low + high) / 2
-            enough = meets(middle)
-            high, low = np.where(enough, middle, high), np.where(enough, low, middle)
-        return np.where(trivial, 0.0, np.where(reachable, 10.0**high, np.inf))
-
-    def exists(self, problem: Problem) -> bool:
-        """Whether any size and token count of the grids holds every limit."""
+    def may_exist(self, problem: Problem) -> bool:
+        """Whether any size and token count of the grids holds every limit, as far as interpolated needs tell."""
         return any(
-            bool(self._on_grid(problem, size).feasible.any()) for size in range(len(problem.shapes))
+            bool(self.screen(problem, size).feasible.any()) for size in range(len(problem.shapes))
         )
+
+    def screen(self, problem: Problem, size: int) -> Outcome:
+        """The least upsampling at every token count of a size's grid, on interpolated needs."""
+        return self._fit(problem, size, self.grid(problem, size), None)
 
     def at_size(self, problem: Problem, size: int) -> Candidate:
         """The feasible mixture with the least tokens at one size, or else the one that misses its limits least."""
-        return self._least(problem, size, self.grid(problem, size), self._on_grid(problem, size), None)
+        return self._least(problem, size, self.grid(problem, size), None)
 
     def improve(self, problem: Problem, candidate: Candidate) -> Candidate:
         """The least tokens from the same mixture downwards; where tasks live in several rare sources, the upsampling
@@ -116,52 +88,54 @@ class Solver:
         for _ in range(_ROUNDS):
             start = candidate.shares[problem.rare]
             if is_spread(problem):
-                needed = self.needed(problem, np.array([candidate.size]), np.array([candidate.tokens]))[0]
+                needed = self.needs.exact(problem, candidate.size, np.array([candidate.tokens]))[0]
                 divided = least_rare_shares(problem, candidate.tokens, needed)
                 start = start if divided is None else divided
             grid = self.grid(problem, candidate.size)
             if candidate.feasible:
                 top = max(candidate.tokens, problem.min_tokens * (1 + 1e-9))
                 grid = np.geomspace(problem.min_tokens, top, _NEAR_POINTS)
-            outcome = self._fit(problem, candidate.size, grid, start)
-            found = self._least(problem, candidate.size, grid, outcome, start)
+            found = self._least(problem, candidate.size, grid, start)
             if rank(problem, found) >= rank(problem, candidate):
                 break
             saved = 1 - found.tokens / candidate.tokens
-            candidate, again = found, not candidate.feasible or saved > 1e-4
-            if not again:
+            worthwhile = not candidate.feasible or saved > 1e-4
+            candidate = found
+            if not worthwhile:
                 break
         return candidate
 
-    def _on_grid(self, problem: Problem, size: int) -> Outcome:
-        tokens = self.grid(problem, size)
-        needed = self.needed_on_grid(problem, size)
-        shares = fit_shares(problem, tokens, needed)
-        return evaluate(problem, self.forecast, np.full(len(tokens), size), tokens, shares, needed)
+    def grid(self, problem: Problem, size: int) -> FloatArray:
+        """Token counts to look at: finely within the plan's own budget, coarsely far beyond it. Shape (G,)."""
+        horizon = horizon_of(problem, size)
+        fine = np.geomspace(problem.min_tokens, horizon, _NEAR_POINTS)
+        return np.concatenate([fine, np.geomspace(horizon, horizon * FAR, _FAR_POINTS)[1:]])
 
     def _fit(self, problem: Problem, size: int, tokens: FloatArray, start: FloatArray | None) -> Outcome:
-        index = np.full(len(tokens), size)
-        needed = self.needed(problem, index, tokens)
+        """The least upsampling at each token count, screened on interpolated needs."""
+        needed = self.needs.at(problem, size, tokens)
         shares = fit_shares(problem, tokens, needed, start)
-        return evaluate(problem, self.forecast, index, tokens, shares, needed)
+        return evaluate(problem, self.forecast, np.full(len(tokens), size), tokens, shares, needed)
 
-    def _least(
-        self, problem: Problem, size: int, grid: FloatArray, outcome: Outcome, start: FloatArray | None
-    ) -> Candidate:
+    def _least(self, problem: Problem, size: int, grid: FloatArray, start: FloatArray | None) -> Candidate:
         """Zooms in on the first feasible token count of the grid, or on the least violation if none is."""
-        for _ in range(4):
-            feasible = outcome.feasible
-            at = int(np.argmax(feasible)) if feasible.any() else int(np.argmin(outcome.violation))
-            below, above = grid[max(at - 1, 0)], grid[at if feasible.any() else min(at + 1, len(grid) - 1)]
-            if above <= below * (1 + 1e-9):
-                break
-            grid = np.geomspace(below, above, _ZOOM_POINTS)
-            outcome = self._fit(problem, size, grid, start)
-        feasible = outcome.feasible
-        at = int(np.argmax(feasible)) if feasible.any() else int(np.argmin(outcome.violation))
-        index = np.array([size])
-        exact = evaluate(problem, self.forecast, index, outcome.tokens[[at]], outcome.shares[[at]])
-        return Candidate(exact)
+        lowest, highest = grid[0], grid[-1]
+        for _ in range(_ZOOMS):
+            at = _best_row(self._fit(problem, size, grid, start))
+            below, above = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
+            grid = np.geomspace(below, above, _ZOOM_POINTS) if above > below else grid[[at]]
+            self.needs.exact(problem, size, grid[:: max(len(grid) // _EXACT_POINTS, 1)])
+        at = _best_row(self._fit(problem, size, grid, start))
+        tokens = np.unique(np.clip(grid[at] * (1 + _NUDGES), lowest, highest))
+        needed = self.needs.exact(problem, size, tokens)
+        shares = fit_shares(problem, tokens, needed, start)
+        exact = evaluate(problem, self.forecast, np.full(len(tokens), size), tokens, shares)
+        return Candidate(exact.row(_best_row(exact)))
+
+
+def _best_row(outcome: Outcome) -> int:
+    feasible = outcome.feasible
+    return int(np.argmax(feasible)) if feasible.any() else int(np.argmin(outcome.violation))
 
 
 def rank(problem: Problem, candidate: Candidate) -> tuple[bool, float, float, float]:
@@ -174,7 +148,11 @@ def rank(problem: Problem, candidate: Candidate) -> tuple[bool, float, float, fl
 
 
 def fit_shares(
-    problem: Problem, tokens: FloatArray, needed: FloatArray, start: FloatArray | None = None
+    problem: Problem,
+    tokens: FloatArray,
+    needed: FloatArray,
+    start: FloatArray | None = None,
+    most_rare: FloatArray | None = None,
 ) -> FloatArray:
     """Least upsampling that gives every task the frequency it needs, as far as caps and room allow.
 
@@ -185,11 +163,13 @@ def fit_shares(
         tokens: shape (B,).
         needed: shape (B, T).
         start: rare shares to start from, shape (R,); the lowest allowed if none.
+        most_rare: upper bound on the sum of the rare shares, shape (B,).
 
     Returns:
         Shares of all sources, shape (B, S).
     """
     low, high, room = rare_bounds(problem, tokens)
+    room = room if most_rare is None else np.minimum(room, most_rare)
     rare = np.flatnonzero(problem.rare)
     x = low.copy() if start is None else within_room(np.clip(start, low, high), low, room)
     rows = np.arange(len(tokens))

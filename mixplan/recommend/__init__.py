@@ -1,0 +1,78 @@
+"""Plan and laws become a model size and a mixture: `recommend`. Heavy imports (Optuna, SciPy) happen on the call."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mixplan.documents.base import Provenance
+from mixplan.documents.calibration import Calibration
+from mixplan.documents.forecast import Forecast
+from mixplan.documents.plan import Plan
+from mixplan.documents.recipe import Recipe
+from mixplan.errors import NoAnswer
+from mixplan.recommend.explain import explain, tables
+
+__all__ = ["Infeasible", "explain", "recommend", "tables"]
+
+
+class Infeasible(NoAnswer):
+    """No mixture holds every limit; `report` says why, for programs."""
+
+    def __init__(self, lines: list[str], report: dict[str, Any]) -> None:
+        super().__init__(lines)
+        self.report = report
+
+
+def recommend(
+    plan: Plan,
+    forecast: Forecast,
+    folder: Path,
+    *,
+    calibration: Calibration | None = None,
+    seed: int | None = None,
+    provenance: Provenance | None = None,
+) -> Recipe:
+    """The cheapest training that reaches every task's target within the plan's limits.
+
+    Args:
+        plan: the plan.
+        forecast: the fitted laws.
+        folder: folder of the plan file; relative `mds` paths start there.
+        calibration: where the laws came from; adds warnings about what was not bracketed or lies outside the fit.
+        seed: of the search; the plan's if None. The same plan, laws and seed give the same recipe.
+        provenance: recorded in the recipe, beside the search's own settings and versions.
+
+    Raises:
+        InputError: the plan cannot be answered with these laws; every problem at once.
+        Infeasible: the answer is no; says which limits clash and which nearest plans would do.
+    """
+    import numpy as np
+    import optuna
+
+    from mixplan.recommend.answer import build_recipe
+    from mixplan.recommend.checks import build_problem
+    from mixplan.recommend.conflicts import as_json, describe, diagnose
+    from mixplan.recommend.rounding import round_samples
+    from mixplan.recommend.search import search
+    from mixplan.recommend.solve import Solver, rank
+
+    problem = build_problem(plan, forecast, folder)
+    solver = Solver(forecast)
+    used_seed = plan.search.seed if seed is None else seed
+    best = search(solver, problem, plan.search.trials, used_seed)
+    rounded = [round_samples(solver, problem, candidate) for candidate in best]
+    chosen = min(rounded, key=lambda whole: rank(problem, whole.candidate))
+    if not chosen.candidate.feasible:
+        nearest = chosen.candidate
+        diagnosis = diagnose(solver, problem)
+        lines = describe(problem, diagnosis, nearest)
+        raise Infeasible(lines, as_json(problem, diagnosis, nearest, lines))
+    record: Provenance = {
+        **(provenance or {}),
+        "trials": plan.search.trials,
+        "seed": used_seed,
+        "versions": {"mixplan": version("mixplan"), "optuna": optuna.__version__, "numpy": np.__version__},
+    }
+    return build_recipe(plan, problem, solver, chosen, [whole.candidate for whole in rounded], calibration, record)
