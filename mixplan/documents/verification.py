@@ -1,0 +1,66 @@
+"""verify.json: what `mixplan verify --json` prints, as far as others read it; further keys are ignored."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict
+
+from mixplan.documents.base import Fraction, NonNegative, Part, Whole
+
+
+class _Read(Part):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+class Spread(_Read):
+    """How evenly a source is spread over the run."""
+
+    windows: Whole
+    """Windows the run was cut into."""
+    mean_share: Fraction
+    """Mean over windows of the source's fraction of the window's samples."""
+    cv: NonNegative
+    """Standard deviation of that share over windows ÷ its mean."""
+    cv_ratio: NonNegative
+    """cv ÷ its expected value under a random order: about 1 is even, well above 1 is bursts."""
+    empty_windows: Whole
+    """Windows without any sample of it."""
+    longest_gap_samples: Whole
+    """Most samples from one encounter to the next."""
+    longest_gap_iid_samples: NonNegative
+    """Its expected value under a random order."""
+
+
+class VerifiedSource(_Read):
+    """One source: what the recipe says and what was read."""
+
+    name: str
+    role: Literal["common", "rare"]
+    samples_expected: Whole
+    """The recipe's `choose`."""
+    samples: Whole
+    """Samples read."""
+    epochs: NonNegative
+    """Samples read ÷ samples in its shards."""
+    spread: Spread | None = None
+    """Empty when nothing was read."""
+
+
+class Verified(_Read):
+    """verify.json."""
+
+    passed: bool
+    name: str
+    samples_expected: Whole
+    samples: Whole
+    sources: list[VerifiedSource] = []
+    problems: list[str] = []
+    """Why the answer is no."""
+    warnings: list[str] = []

@@ -1,0 +1,107 @@
+"""What a step on common data does to a rare task, by size.
+
+Shape legend: n = rows, R = rungs (smallest first).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mixplan.documents.table import Table
+from mixplan.report import text
+from mixplan.report.cells import codes, rungs_of
+from mixplan.report.figures.base import Figure, Sizes, data, grid, panel, size_name, table
+from mixplan.report.markup import Markup, join
+from mixplan.report.plot import Panel, linear_axis, log_axis
+
+COLUMNS = {
+    "cosine": ("Common against task gradient", "Gradient cosine"),
+    "loss_change": ("Effect of one common step", "Change of the task's loss (nats)"),
+}
+
+
+def figure(interference: Table, sizes: Sizes) -> Figure:
+    """Cosine and loss change by size, over all tasks and measuring points of a run."""
+    named, at = rungs_of(interference)
+    panels = [
+        panel(COLUMNS[column][0], _by_size(interference, column, named, at, sizes), wide=True)
+        for column in COLUMNS
+    ]
+    rows = []
+    for r, rung in enumerate(named):
+        own = [interference[column][at == r] for column in COLUMNS]
+        spans = [np.quantile(values, [0.05, 0.95]) for values in own]
+        cells = [[text.general(float(v.mean())), _span(span)] for v, span in zip(own, spans, strict=True)]
+        rows.append([size_name(rung), *cells[0], *cells[1], f"{int((at == r).sum()):,}"])
+    columns = [
+        "Block parameters (rung)",
+        "Cosine",
+        "Middle 90 %",
+        "Loss change (nats)",
+        "Middle 90 %",
+        "Measurements",
+    ]
+    return Figure(
+        "interference",
+        "Interference",
+        _finding(interference, named, at),
+        join([sizes.legend(), grid(panels)]),
+        "Points are means over all tasks, frequencies and measuring points; whiskers hold the middle 90 % of"
+        " the single measurements; faint points are the means of single runs. The loss change is the"
+        " first-order change of a task's loss by one optimizer step on common data alone: above zero, common"
+        " data undoes the task.",
+        data(table(columns, rows, "Interference by size")),
+    )
+
+
+def _by_size(
+    table_: Table, column: str, named: list[tuple[str, float]], at: np.ndarray, sizes: Sizes
+) -> Markup:
+    values = table_[column]
+    spans = np.array([np.quantile(values[at == r], [0.05, 0.95]) for r in range(len(named))])  # (R, 2)
+    means = np.array([values[at == r].mean() for r in range(len(named))])
+    params = np.array([size for _, size in named])
+    title, label = COLUMNS[column]
+    x = log_axis(params, "Block parameters", words=True, pad=0.07)
+    axes = Panel(
+        x,
+        linear_axis(np.concatenate([spans.ravel(), means]), label, include=[0.0]),
+        width=520,
+        height=280,
+        left=58,
+    )
+    marks = [axes.level(0.0, "zero"), axes.line(params, means, "plain")]
+    for r, rung in enumerate(named):
+        css = sizes.css(rung)
+        run = codes(table_["run_id"][at == r])
+        by_run = np.bincount(run, weights=values[at == r]) / np.bincount(run)
+        marks.append(axes.whiskers(params[r : r + 1], spans[r : r + 1, 0], spans[r : r + 1, 1], css))
+        if len(by_run) > 1:
+            marks.append(axes.dots(np.full(len(by_run), rung[1]), by_run, f"{css} faint", radius=2, shift=6))
+        tip = f"{size_name(rung)}\nmean {text.general(float(means[r]))}\nmiddle 90 % {_span(spans[r])}"
+        marks.append(axes.dots(params[r : r + 1], means[r : r + 1], css, [tip], radius=4))
+    return axes.drawn(f"{title} by size. {_finding(table_, named, at)}", *marks)
+
+
+def _span(ends: np.ndarray) -> str:
+    return f"{text.general(float(ends[0]))} to {text.general(float(ends[1]))}"
+
+
+def _finding(interference: Table, named: list[tuple[str, float]], at: np.ndarray) -> str:
+    def mean(column: str, r: int) -> str:
+        return text.general(float(interference[column][at == r].mean()), 2)
+
+    last = len(named) - 1
+    large = f"{text.count(named[last][1])} block parameters"
+    if not last:
+        return (
+            f"At the one size measured ({large}) a common step has a mean gradient cosine of"
+            f" {mean('cosine', 0)} with the rare tasks and changes their loss by {mean('loss_change', 0)}"
+            " nats."
+        )
+    small = text.count(named[0][1])
+    return (
+        f"A common step changes a rare task's loss by {mean('loss_change', last)} nats on average at {large}"
+        f" and by {mean('loss_change', 0)} at {small} (gradient cosine {mean('cosine', last)} and"
+        f" {mean('cosine', 0)})."
+    )
