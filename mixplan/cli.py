@@ -84,6 +84,31 @@ def schema(
 
 
 @app.command()
+def plan(
+    spec: Annotated[Path, typer.Argument(help="calibration.yaml")],
+    slots: Annotated[int | None, typer.Option(min=1, help="Runs side by side, instead of engine.slots.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a ladder costs before anything starts: runs, tokens, FLOPs, hours and money."""
+    from dataclasses import asdict
+
+    from mixplan import console
+    from mixplan.calibrate.cost import price
+    from mixplan.calibrate.cost_tables import cost_tables
+    from mixplan.documents import CalibrationSpec, load
+
+    document = load(spec, CalibrationSpec)
+    cost = price(document, spec.parent, slots)
+    if as_json:
+        console.emit_json(asdict(cost))
+        return
+    for shown in cost_tables(cost, document.hardware):
+        console.table(*shown)
+    for warning in cost.warnings:
+        console.note(f"warning: {warning}")
+
+
+@app.command()
 def calibrate(
     spec: Annotated[Path, typer.Argument(help="calibration.yaml")],
     out: Annotated[Path | None, typer.Option("-o", help="Folder of the ladder. Default: runs/ beside the file.")] = None,
@@ -246,6 +271,49 @@ def backtest(
 # --- recommend ---
 
 
+@app.command()
+def recommend(
+    plan: Annotated[Path, typer.Argument(help="plan.yaml")],
+    calibration: Annotated[Path, typer.Option(help="calibration.json, as written by fit.")],
+    out: Annotated[Path, typer.Option("-o", help="Recipe to write (.yaml or .json).")] = Path("recipe.yaml"),
+    why: Annotated[bool, typer.Option("--explain", help="Say in words why this is the answer.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search, instead of search.seed.")] = None,
+    force: ForceFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find the cheapest size and mixture that reach every target; exit 1 and say why if there is none."""
+    from mixplan import console
+    from mixplan.documents import Calibration, Plan, load, save
+    from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.laws.predict import LawForecast
+    from mixplan.recommend import HEADER, Infeasible, explain, hashes, headline, tables
+    from mixplan.recommend import recommend as find
+
+    refuse_overwrite(out, "recommend", force)
+    asked, laws = load(plan, Plan), load(calibration, Calibration)
+    origin = hashes({"plan": plan, "calibration": calibration})
+    try:
+        recipe = find(asked, LawForecast(laws), plan.parent, calibration=laws, seed=seed, provenance=origin)
+    except Infeasible as no:
+        if as_json:
+            console.emit_json(no.report)
+        raise
+    save(recipe, out, HEADER)
+    if as_json:
+        told = {"explanation": explain(recipe)} if why else {}
+        console.emit_json({"feasible": True, "recipe": recipe.model_dump(mode="json"), **told})
+        return
+    console.say(headline(recipe))
+    for shown in tables(recipe):
+        console.say()
+        console.table(*shown)
+    for text in explain(recipe) if why else []:
+        console.say(text)
+    for text in recipe.warnings:
+        console.note(f"warning: {text}")
+    console.say(f"wrote {out}")
+
+
 # --- recipes: build, emit, verify ---
 
 
@@ -334,7 +402,7 @@ def report(
     """Write one self-contained HTML page: what was measured, what the laws say, what is recommended."""
     from mixplan import console
     from mixplan.documents.atomic import refuse_overwrite
-    from mixplan.laws import LawForecast
+    from mixplan.laws.predict import LawForecast
     from mixplan.report import find_inputs, write_report
 
     refuse_overwrite(out, "report", force)

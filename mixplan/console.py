@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mixplan.errors import MixplanError
+from mixplan.units import number
 
 
 def say(text: str = "") -> None:
@@ -53,16 +54,6 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
         padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         print("  " + "  ".join(padded).rstrip())
     sys.stdout.flush()
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number for people: 1.2K, 3.4M, 5.6B, 7.8T; small ones in significant digits; '–' for none."""
-    if value is None:
-        return "–"
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if abs(value) >= size:
-            return f"{value / size:.{digits}g}{unit}" if abs(value) < 1e15 else f"{value:.{digits}g}"
-    return f"{value:.{digits}g}"
 
 
 def _text(value: Any) -> str:

@@ -16,6 +16,7 @@ from mixplan.calibrate.corpus_files import read_documents
 from mixplan.calibrate.vocabulary import Vocabulary, vocabulary
 from mixplan.documents.calibration_spec import CalibrationSpec
 from mixplan.errors import InputError
+from mixplan.units import number
 
 MAX_CHUNK_TOKENS = 65536
 _HELD_OUT_CHUNKS = 8
@@ -56,8 +57,8 @@ def load_corpus(spec: CalibrationSpec, base: Path) -> CorpusTokens:
 
     Which documents are held out depends on their content alone; both sides are then in a fixed random
     order, so that they hold the same kinds of text throughout. Every document (or piece) is followed by the
-    end-of-document token. Training stops at exactly `max_tokens` where that is given, and the held-out part is
-    `held_out_fraction` of what is used.
+    end-of-document token. Training stops at exactly `max_tokens` where that is given, and the held-out part
+    is `held_out_fraction` of what is used.
 
     Args:
         spec: its corpus, tokenizer and sequence_length.
@@ -121,8 +122,8 @@ def repetition_note(corpus_tokens: int, wanted_tokens: int) -> str | None:
     if wanted_tokens <= corpus_tokens:
         return None
     return (
-        f"the corpus has {_count(corpus_tokens)} training tokens and the longest run reads "
-        f"{_count(wanted_tokens)}: it is repeated {wanted_tokens / corpus_tokens:.2g} times"
+        f"the corpus has {number(corpus_tokens)} training tokens and the longest run reads "
+        f"{number(wanted_tokens)}: it is repeated {wanted_tokens / corpus_tokens:.2g} times"
     )
 
 
@@ -196,10 +197,3 @@ def _refuse_too_short(streams: tuple[np.ndarray, np.ndarray], spec: CalibrationS
     ]
     if problems:
         raise InputError(problems)
-
-
-def _count(tokens: int) -> str:
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if tokens >= size:
-            return f"{tokens / size:.3g}{unit}"
-    return str(tokens)

@@ -235,15 +235,15 @@ class Engine(Part):
 
 
 class Hardware(Part):
-    """For the cost estimate of `mixplan plan`. The defaults describe one CPU core training the cpu_ presets."""
+    """For the estimate of `mixplan plan`. The defaults were measured on one CPU core with cpu_ presets."""
 
     name: str = "one CPU core"
     """What a slot is."""
     peak_flops_per_second: Positive = 6.4e10
     """Peak rate of one slot."""
     mfu: OpenFraction = 0.8
-    """Share of the peak that training reaches on large matrices. Required with `peak_flops_per_second`: GPUs
-    reach about half of what a CPU core does."""
+    """Share of the peak that training reaches on large matrices. Required with `peak_flops_per_second`,
+    because the default is a CPU core's."""
     step_overhead_seconds: NonNegative = 0.06
     """Time per step that does not shrink with the model: what tiny models spend most of theirs on."""
     start_seconds: NonNegative = 4.0

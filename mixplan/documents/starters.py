@@ -40,8 +40,8 @@ def write_starters(directory: Path) -> list[Path]:
     existing = [name for name in contents if (directory / name).exists()]
     if existing:
         raise InputError(
-            f"{directory / name} exists and is not overwritten, so nothing was written; give `mixplan init` a "
-            "new or empty folder"
+            f"{directory / name} exists and is not overwritten, so nothing was written; give `mixplan init` "
+            "a new or empty folder"
             for name in existing
         )
     for name, text in contents.items():

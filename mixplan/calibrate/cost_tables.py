@@ -1,0 +1,74 @@
+"""The cost estimate as tables for people."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from mixplan.calibrate.cost import LadderCost, RunCost
+from mixplan.documents.calibration_spec import Hardware
+from mixplan.units import byte_size, duration, number
+
+Drawn = tuple[str, list[str], list[list[str]]]
+
+
+def cost_tables(cost: LadderCost, hardware: Hardware) -> list[Drawn]:
+    """Title, columns and rows of: the rungs (runs that differ in the seed alone together), and the totals."""
+    return [_rungs(cost), _totals(cost, hardware)]
+
+
+def _rungs(cost: LadderCost) -> Drawn:
+    def kind(run: RunCost) -> tuple[int, int, int]:
+        return (run.block_params, run.tokens, run.variant)
+
+    columns = [
+        "rung",
+        "runs",
+        "block",
+        "total",
+        "tokens",
+        "steps",
+        "batch",
+        "peak LR",
+        "FLOPs",
+        "hours",
+        "memory",
+    ]
+    rows = []
+    for _, group in groupby(sorted(cost.runs, key=kind), key=kind):
+        same = list(group)
+        run = same[0]
+        rows.append(
+            [
+                run.rung + (f" (variant {run.variant})" if run.variant else ""),
+                str(len(same)),
+                number(run.block_params),
+                number(run.total_params),
+                number(run.tokens),
+                str(run.steps),
+                str(run.batch_sequences),
+                f"{run.learning_rate:.2g}",
+                f"{run.flops + run.probe_flops:.2g}",
+                duration(3600 * run.hours),
+                f"~{byte_size(run.memory_bytes)}",
+            ]
+        )
+    return f"{len(cost.runs)} runs; FLOPs, time and memory are each run's own", columns, rows
+
+
+def _totals(cost: LadderCost, hardware: Hardware) -> Drawn:
+    rows = [
+        ["runs", str(len(cost.runs))],
+        ["training tokens", number(cost.tokens)],
+        ["FLOPs", f"{cost.flops:.3g}"],
+        ["slot time", duration(3600 * cost.slot_hours)],
+        [f"wall time on {cost.slots} slot(s)", duration(3600 * cost.wall_hours)],
+        ["money", f"{cost.money:,.2f} {cost.currency}" if hardware.price_per_slot_hour else "no price given"],
+        ["disk for checkpoints, at most", f"~{byte_size(cost.checkpoint_bytes)}"],
+        ["injected share of tokens", " / ".join(_shares(cost))],
+    ]
+    slot = f"{hardware.name}: {hardware.peak_flops_per_second:.3g} FLOP/s peak, {hardware.mfu:.0%} reached"
+    return f"In all (a slot is {slot})", ["", "estimate"], rows
+
+
+def _shares(cost: LadderCost) -> list[str]:
+    return [f"{share:.1%}" for _, share in sorted({(run.variant, run.injected_share) for run in cost.runs})]
