@@ -1,7 +1,10 @@
-"""Plan and laws become a model size and a mixture: `recommend`. Heavy imports (Optuna, SciPy) happen on the call."""
+"""Plan and laws become a model size and a mixture: `recommend`. Heavy imports (Optuna, SciPy) happen on the
+call."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,13 @@ from mixplan.documents.forecast import Forecast
 from mixplan.documents.plan import Plan
 from mixplan.documents.recipe import Recipe
 from mixplan.errors import NoAnswer
-from mixplan.recommend.explain import explain, tables
+from mixplan.recommend.explain import explain, headline, tables
 
-__all__ = ["Infeasible", "explain", "recommend", "tables"]
+__all__ = ["HEADER", "Infeasible", "explain", "hashes", "headline", "recommend", "tables"]
+
+HEADER = """The mixture that `mixplan recommend` chose. `choose` counts samples of `sequence_length` tokens over the
+whole run; every predicted number is at this size and token count, intervals are 90 % for a new run.
+"""
 
 
 class Infeasible(NoAnswer):
@@ -40,7 +47,8 @@ def recommend(
         plan: the plan.
         forecast: the fitted laws.
         folder: folder of the plan file; relative `mds` paths start there.
-        calibration: where the laws came from; adds warnings about what was not bracketed or lies outside the fit.
+        calibration: where the laws came from; adds warnings about what was not bracketed or lies outside
+            the fit.
         seed: of the search; the plan's if None. The same plan, laws and seed give the same recipe.
         provenance: recorded in the recipe, beside the search's own settings and versions.
 
@@ -75,4 +83,11 @@ def recommend(
         "seed": used_seed,
         "versions": {"mixplan": version("mixplan"), "optuna": optuna.__version__, "numpy": np.__version__},
     }
-    return build_recipe(plan, problem, solver, chosen, [whole.candidate for whole in rounded], calibration, record)
+    return build_recipe(
+        plan, problem, solver, chosen, [whole.candidate for whole in rounded], calibration, record
+    )
+
+
+def hashes(files: Mapping[str, Path]) -> Provenance:
+    """SHA-256 of each input file, by name, for the recipe's provenance."""
+    return {f"{name}_sha256": hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}

@@ -1,4 +1,5 @@
-"""The recipe: the chosen whole-sample mixture with what it is predicted to give, what it costs and what binds.
+"""The recipe: the chosen whole-sample mixture with what it is predicted to give, what it costs and what
+binds.
 
 Shape legend: S = sources, T = tasks.
 """
@@ -13,11 +14,19 @@ from mixplan.documents.base import Provenance
 from mixplan.documents.calibration import Calibration
 from mixplan.documents.forecast import FloatArray, Forecast
 from mixplan.documents.plan import Plan
-from mixplan.documents.recipe import Alternative, Binding, Cost, Recipe, RecipeSource, RecipeTask, TaskPrediction
+from mixplan.documents.recipe import (
+    Alternative,
+    Binding,
+    Cost,
+    Recipe,
+    RecipeSource,
+    RecipeTask,
+    TaskPrediction,
+)
 from mixplan.recommend.evaluate import TOLERANCE, evaluate
 from mixplan.recommend.problem import Problem
 from mixplan.recommend.rounding import Whole
-from mixplan.recommend.solve import Candidate, Solver, rank
+from mixplan.recommend.solve import Candidate, Solver, missed_limits, rank
 
 _CLOSE = 0.005
 """A limit counts as touched within half a percent (or one sample)."""
@@ -93,13 +102,7 @@ def build_recipe(
 def alternative(problem: Problem, candidate: Candidate, note: str = "") -> Alternative:
     """A candidate in the recipe's words; what it misses stands in the note."""
     outcome, shape = candidate.outcome, problem.shapes[candidate.size]
-    missed = [
-        f"{name} {value:.4g} against {limit:.4g}"
-        for name, value, limit, excess in zip(
-            problem.names, outcome.values[0], problem.limit, outcome.excess[0], strict=True
-        )
-        if excess > TOLERANCE
-    ]
+    missed = missed_limits(problem, candidate)
     return Alternative(
         size=shape.name,
         block_params=shape.block_params,
@@ -163,7 +166,9 @@ def _binds(plan: Plan, problem: Problem, solver: Solver, chosen: Whole) -> list[
     outcome, samples = chosen.candidate.outcome, chosen.samples
     one_sample = np.array([problem.sequence_length / u for u in problem.unique_tokens])
     per_share = np.full(2 * len(problem.sources), 1.0 / samples)
-    grain = np.concatenate([np.full(4, 1.0 / samples), [0.0], one_sample, per_share, np.zeros(len(problem.tasks))])
+    grain = np.concatenate(
+        [np.full(4, 1.0 / samples), [0.0], one_sample, per_share, np.zeros(len(problem.tasks))]
+    )
     active = set(problem.active_names())
     found = []
     for index, name in enumerate(problem.names):
@@ -175,7 +180,12 @@ def _binds(plan: Plan, problem: Problem, solver: Solver, chosen: Whole) -> list[
             without = cheapest(solver, problem.without([name]))
             flops = without.tokens * float(problem.flops_per_token[without.size])
             found.append(
-                Binding(constraint=name, value=value, limit=limit, flops_without=flops if without.feasible else None)
+                Binding(
+                    constraint=name,
+                    value=value,
+                    limit=limit,
+                    flops_without=flops if without.feasible else None,
+                )
             )
     tokens = samples * problem.sequence_length
     if tokens < problem.min_tokens * (1 + _CLOSE) + problem.sequence_length:
@@ -198,12 +208,19 @@ def _warnings(recipe: Recipe, problem: Problem, chosen: Whole, calibration: Cali
     common = sum(source.share for source in recipe.sources if source.role == "common")
     usual = sum(source.natural_share for source in recipe.sources if source.role == "common")
     if common == 0:
-        told.append("no common data is left in the mixture; give min_share, or a bound on the common-loss increase")
+        told.append(
+            "no common data is left in the mixture; give min_share, or a bound on the common-loss increase"
+        )
     elif not math.isfinite(problem.max_loss_increase):
         cost = recipe.common_loss_increase_nats
-        by = "an unknown amount (the calibration has no LM-loss law)" if cost is None else f"{cost:.3g} nats a token"
+        by = (
+            "an unknown amount (the calibration has no LM-loss law)"
+            if cost is None
+            else f"{cost:.3g} nats a token"
+        )
         told.append(
-            f"nothing bounds the loss on common data: its share goes from {usual:.3g} to {common:.3g}, and its loss "
+            f"nothing bounds the loss on common data: its share goes from {usual:.3g} to {common:.3g}, and "
+            f"its loss "
             f"rises by {by}; constraints.max_common_loss_increase_nats bounds it"
         )
     return told + (_coverage(recipe, calibration, common) if calibration is not None else [])
@@ -216,10 +233,16 @@ def _coverage(recipe: Recipe, calibration: Calibration, common_share: float) -> 
     for task in recipe.tasks:
         coverage = known.get((task.family, task.complexity))
         if coverage is not None and coverage.status != "bracketed":
-            side = "it may lie anywhere above" if coverage.status == "never learned" else "it may lie anywhere below"
+            side = (
+                "it may lie anywhere above"
+                if coverage.status == "never learned"
+                else "it may lie anywhere below"
+            )
             told.append(
-                f"task {task.name!r}: {task.family} of complexity {task.complexity:g} was {coverage.status} on the "
-                f"ladder ({coverage.learned} of {coverage.cells} cells), so its threshold was not measured, {side}"
+                f"task {task.name!r}: {task.family} of complexity {task.complexity:g} was "
+                f"{coverage.status} on the "
+                f"ladder ({coverage.learned} of {coverage.cells} cells), so its threshold was not "
+                f"measured, {side}"
             )
     if recipe.common_loss_increase_nats is not None and calibration.lm_loss is not None:
         used = {"block_params": float(recipe.block_params), "tokens": common_share * recipe.tokens}

@@ -34,10 +34,13 @@ def build_problem(plan: Plan, forecast: Forecast, folder: Path) -> Problem:
     bound = plan.constraints.max_common_loss_increase_nats
     if bound is not None and forecast.lm_loss(block_params, np.full(len(shapes), 1e6)) is None:
         problems.append(
-            "constraints.max_common_loss_increase_nats is given, but the calibration has no LM-loss law: drop the "
+            "constraints.max_common_loss_increase_nats is given, but the calibration has no LM-loss law: "
+            "drop the "
             "constraint, or fit on measurements with `lm_loss` from several sizes and token counts"
         )
-    flops_per_token = np.array([shape.flops_per_token(plan.vocabulary, plan.sequence_length) for shape in shapes])
+    flops_per_token = np.array(
+        [shape.flops_per_token(plan.vocabulary, plan.sequence_length) for shape in shapes]
+    )
     per_token = _budget_per_token(plan, flops_per_token)
     budget = np.array([getattr(plan.budget, name) or np.inf for name in BUDGETS])
     with np.errstate(divide="ignore"):
@@ -86,21 +89,27 @@ def _uncalibrated(plan: Plan, forecast: Forecast) -> list[str]:
     families = forecast.families()
     problems = []
     if not plan.tasks:
-        problems.append("the plan has no tasks; give `tasks` at least one, or there is nothing to recommend for")
+        problems.append(
+            "the plan has no tasks; give `tasks` at least one, or there is nothing to recommend for"
+        )
     for task in plan.tasks:
         if task.family not in families:
             problems.append(
-                f"task {task.name!r}: family {task.family!r} was not calibrated{did_you_mean(task.family, families)}"
+                f"task {task.name!r}: family {task.family!r} was not "
+                f"calibrated{did_you_mean(task.family, families)}"
             )
         elif not any(math.isclose(task.complexity, known) for known in families[task.family]):
             shown = ", ".join(f"{known:g}" for known in families[task.family])
             nearest = min(families[task.family], key=lambda known: abs(known - task.complexity))
             problems.append(
-                f"task {task.name!r}: complexity {task.complexity:g} of family {task.family!r} was not calibrated "
+                f"task {task.name!r}: complexity {task.complexity:g} of family {task.family!r} was not "
+                f"calibrated "
                 f"(calibrated: {shown}); did you mean {nearest:g}?"
             )
     names = [shape.name for shape in plan.shapes()]
-    problems += [f"size {name!r} is given twice; keep one" for name in sorted(set(names)) if names.count(name) > 1]
+    problems += [
+        f"size {name!r} is given twice; keep one" for name in sorted(set(names)) if names.count(name) > 1
+    ]
     return problems
 
 
@@ -120,7 +129,8 @@ def _unique_tokens(
     """Tokens available: as given, or counted from the MDS folder's index."""
     if source.natural_share == 0:
         problems.append(
-            f"source {source.name!r}: natural_share is 0, and no rate can raise nothing: give it a share above 0, or "
+            f"source {source.name!r}: natural_share is 0, and no rate can raise nothing: give it a share "
+            f"above 0, or "
             "leave natural_share out everywhere to take it from the tokens available"
         )
     if source.tokens_available is not None:
@@ -129,7 +139,9 @@ def _unique_tokens(
         problems.append(f"source {source.name!r} has neither tokens_available nor mds; give one of them")
         return None
     if _is_url(source.mds):
-        problems.append(f"source {source.name!r}: tokens behind {source.mds} are not counted; give tokens_available")
+        problems.append(
+            f"source {source.name!r}: tokens behind {source.mds} are not counted; give tokens_available"
+        )
         return None
     from mixplan.documents.mds_index import count_tokens
 
@@ -140,7 +152,8 @@ def _unique_tokens(
         return None
     if counted.sequence_length != sequence_length:
         problems.append(
-            f"source {source.name!r}: {source.mds} holds samples of {counted.sequence_length} tokens, but the plan's "
+            f"source {source.name!r}: {source.mds} holds samples of {counted.sequence_length} tokens, but "
+            f"the plan's "
             f"sequence_length is {sequence_length}; a recipe chooses whole samples: make them equal"
         )
         return None
@@ -168,7 +181,8 @@ def _min_tokens(plan: Plan, longest: float, problems: list[str]) -> float:
         return max(longest / 100.0, sample)
     if longest >= sample and plan.min_tokens > longest:
         problems.append(
-            f"min_tokens is {plan.min_tokens:g}, but the budget allows at most {longest:.4g} tokens, at the smallest "
+            f"min_tokens is {plan.min_tokens:g}, but the budget allows at most {longest:.4g} tokens, at "
+            f"the smallest "
             "size: lower min_tokens, or raise the budget"
         )
     return max(plan.min_tokens, sample)
@@ -180,6 +194,7 @@ def _fillable(plan: Plan, unique: list[float], min_tokens: float, problems: list
     if most < min_tokens:
         origin = "min_tokens" if plan.min_tokens is not None else "min_tokens by default"
         problems.append(
-            f"all sources at their max_epochs give {most:.4g} tokens, less than the shortest training to consider "
+            f"all sources at their max_epochs give {most:.4g} tokens, less than the shortest training to "
+            f"consider "
             f"({origin}: {min_tokens:.4g}): raise max_epochs, add data, or give a smaller min_tokens"
         )

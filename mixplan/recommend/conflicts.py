@@ -18,9 +18,11 @@ from mixplan.documents.forecast import FloatArray
 from mixplan.recommend.evaluate import TOLERANCE, evaluate, room_within_loss
 from mixplan.recommend.problem import FAR, Problem
 from mixplan.recommend.rounding import Whole, round_samples
-from mixplan.recommend.solve import Candidate, Solver, fit_shares, rank
+from mixplan.recommend.solve import Candidate, Solver, fit_shares, missed_limits, rank
 
 _SHOWN = 4
+_HOPELESS = 0.01
+"""A target that can only be met below this is no target: the task is better left out."""
 _OUTWARD = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
@@ -40,7 +42,8 @@ class Diagnosis:
     """Why there is no answer."""
 
     unreachable: dict[str, float]
-    """Tasks that no size reaches even with every other limit dropped, and the best probability they come to."""
+    """Tasks that no size reaches even with every other limit dropped, and the best probability they come
+    to."""
     clash: list[str]
     """Limits that cannot hold together, each of them needed for the contradiction."""
     remedies: list[Remedy]
@@ -57,7 +60,9 @@ def diagnose(solver: Solver, problem: Problem) -> Diagnosis:
         return Diagnosis(unreachable, lost, [remedy] if remedy else [])
     clash = _clash(solver, rest)
     found = [_remedy(solver, problem, [*names, *lost], lost) for names in _corrections(solver, rest, clash)]
-    return Diagnosis(unreachable, lost + clash, [remedy for remedy in found if remedy][:_SHOWN])
+    remedies = [remedy for remedy in found if remedy][:_SHOWN]
+    lowered = _lowered_targets(solver, problem)
+    return Diagnosis(unreachable, lost + clash, remedies + ([lowered] if lowered else []))
 
 
 def _target(task: str) -> str:
@@ -90,14 +95,17 @@ def _clash(solver: Solver, problem: Problem) -> list[str]:
 
 
 def _touched(solver: Solver, problem: Problem) -> list[str]:
-    best = min((solver.at_size(problem, size) for size in range(len(problem.shapes))), key=lambda c: rank(problem, c))
+    best = min(
+        (solver.at_size(problem, size) for size in range(len(problem.shapes))), key=lambda c: rank(problem, c)
+    )
     close = best.outcome.excess[0] > -0.02
     active = set(problem.active_names())
     return [name for name, near in zip(problem.names, close, strict=True) if near and name in active]
 
 
 def _corrections(solver: Solver, problem: Problem, clash: list[str]) -> list[list[str]]:
-    """The smallest sets of limits whose removal leaves a solution: single ones, else pairs, else one larger set."""
+    """The smallest sets of limits whose removal leaves a solution: single ones, else pairs, else one larger
+    set."""
     single = [[name] for name in clash if solver.may_exist(problem.without([name]))]
     if single:
         return single
@@ -127,16 +135,14 @@ def _remedy(solver: Solver, problem: Problem, names: list[str], lost: Iterable[s
             return None
         changes[name] = value
     answer = _solved(solver, current)
-    if answer is None:
-        return None
-    size, tokens = answer.candidate.size, answer.samples * problem.sequence_length
-    return Remedy(changes, problem.shapes[size].name, tokens, tokens * float(problem.flops_per_token[size]))
+    return None if answer is None else _as_remedy(problem, changes, answer)
 
 
 def _least_change(
     solver: Solver, original: Problem, dropped: Problem, name: str
 ) -> tuple[float | None, Problem]:
-    """The value nearest to the plan's with which the problem (where `name` is dropped) has a whole-sample answer."""
+    """The value nearest to the plan's with which the problem (where `name` is dropped) has a whole-sample
+    answer."""
     index = original.names.index(name)
     given, sign = float(original.limit[index]), float(original.sign[index])
     if name.startswith("tasks."):
@@ -151,8 +157,8 @@ def _least_change(
         value = _round_outward(reached + sign * outward * (abs(reached) or 1e-3), sign)
         if name.endswith("max_share"):
             value = min(value, 1.0)
-        if sign < 0 and value <= 0.0:
-            return (0.0 if name.endswith("min_share") else None), dropped
+        if name.startswith("tasks.") and value < _HOPELESS:
+            return None, dropped
         if value == given:
             continue
         moved = dropped.with_limits({name: value})
@@ -161,8 +167,47 @@ def _least_change(
     return None, dropped
 
 
+def _lowered_targets(solver: Solver, problem: Problem) -> Remedy | None:
+    """Targets brought down to what the whole budget gives within every other limit, at the size that is
+    best at it."""
+    best: tuple[float, FloatArray] | None = None
+    targets = [_target(task) for task in problem.tasks]
+    for size in range(len(problem.shapes)):
+        tokens = np.array([max(float(problem.horizon[size]) * (1 - 1e-3), problem.min_tokens)])
+        index = np.array([size])
+        needed = solver.needs.at(problem, size, tokens)
+        room = room_within_loss(problem, solver.forecast, index, tokens)
+        outcome = evaluate(
+            problem, solver.forecast, index, tokens, fit_shares(problem, tokens, needed, most_rare=room)
+        )
+        others = problem.without(targets).excess(outcome.values)
+        p = outcome.p_learned[0]
+        if (others <= 10 * TOLERANCE).all() and (best is None or float((p / problem.target).min()) > best[0]):
+            best = float((p / problem.target).min()), p
+    if best is None:
+        return None
+    for outward in _OUTWARD:
+        changes: dict[str, float | None] = {
+            name: _round_outward(float(p) * (1 - outward), -1.0)
+            for name, p, target in zip(targets, best[1], problem.target, strict=True)
+            if p < target + 1e-6
+        }
+        if any(value is None or value < _HOPELESS for value in changes.values()):
+            return None
+        answer = _solved(solver, problem.with_limits({name: float(v or 0.0) for name, v in changes.items()}))
+        if answer is not None:
+            return _as_remedy(problem, changes, answer)
+    return None
+
+
+def _as_remedy(problem: Problem, changes: dict[str, float | None], answer: Whole) -> Remedy:
+    size, tokens = answer.candidate.size, answer.samples * problem.sequence_length
+    return Remedy(changes, problem.shapes[size].name, tokens, tokens * float(problem.flops_per_token[size]))
+
+
 def _least_value(solver: Solver, problem: Problem, index: int) -> float:
-    """Least that any feasible mixture takes of a limit (most, for a lower limit) when that limit is dropped."""
+    """Least that any feasible mixture takes of a limit (most, for a lower limit) when that limit is
+    dropped."""
     sign = float(problem.sign[index])
     best = np.inf
     for size in range(len(problem.shapes)):
@@ -186,7 +231,8 @@ def _best_probability(solver: Solver, problem: Problem, task: int) -> float:
         room = room_within_loss(problem, solver.forecast, index, tokens)
         shares = fit_shares(problem, tokens, needed, most_rare=room)
         outcome = evaluate(problem, solver.forecast, index, tokens, shares)
-        held = outcome.p_learned[(outcome.excess <= 10 * TOLERANCE).all(axis=1), task]
+        # Needs are interpolated here; what is offered is checked exactly afterwards.
+        held = outcome.p_learned[(outcome.excess <= 1e-3).all(axis=1), task]
         best = max(best, float(held.max(initial=0.0)))
     return best
 
@@ -203,7 +249,8 @@ def _solved(solver: Solver, problem: Problem) -> Whole | None:
 
 
 def _round_outward(value: float, sign: float) -> float:
-    """Three significant digits, away from what is tight: upwards for upper limits, downwards for lower ones."""
+    """Three significant digits, away from what is tight: upwards for upper limits, downwards for lower
+    ones."""
     if value == 0:
         return 0.0
     digits = 10.0 ** (np.floor(np.log10(abs(value))) - 2)
@@ -218,7 +265,8 @@ def describe(problem: Problem, diagnosis: Diagnosis, nearest: Candidate) -> list
     for task, best in diagnosis.unreachable.items():
         target = float(problem.target[problem.tasks.index(task)])
         lines.append(
-            f"task {task!r}: no size of the plan reaches {target:g}, not even with {FAR:g} times the budget and every "
+            f"task {task!r}: no size of the plan reaches {target:g}, not even with {FAR:g} times the "
+            f"budget and every "
             f"other limit dropped; at best {best:.3f}"
         )
     clash = [f"{name} ({value_of(problem, name):g})" for name in diagnosis.clash]
@@ -227,15 +275,13 @@ def describe(problem: Problem, diagnosis: Diagnosis, nearest: Candidate) -> list
     for remedy in diagnosis.remedies:
         changes = " and ".join(_change(problem, name, value) for name, value in remedy.changes.items())
         lines.append(
-            f"it would do with {changes}: then {remedy.size} with {remedy.tokens:,} tokens, {remedy.flops:.3g} FLOPs"
+            f"it would do with {changes}: then {remedy.size} with {remedy.tokens:,} tokens, "
+            f"{remedy.flops:.3g} FLOPs"
         )
     if not diagnosis.remedies:
         lines.append("no change of one or two limits was found that would do; loosen several of those named")
-    probabilities = zip(problem.tasks, nearest.outcome.p_learned[0], problem.target, strict=True)
-    missed = ", ".join(f"{task} {p:.3f} of {target:g}" for task, p, target in probabilities)
-    lines.append(
-        f"nearest as the plan stands: {problem.shapes[nearest.size].name} with {nearest.tokens:,.0f} tokens ({missed})"
-    )
+    shape, missed = problem.shapes[nearest.size].name, "; ".join(missed_limits(problem, nearest))
+    lines.append(f"nearest as the plan stands: {shape} with {nearest.tokens:,.0f} tokens misses {missed}")
     return lines
 
 
@@ -252,7 +298,8 @@ def as_json(problem: Problem, diagnosis: Diagnosis, nearest: Candidate, lines: l
         "unreachable": diagnosis.unreachable,
         "clash": [{"constraint": name, "limit": value_of(problem, name)} for name in diagnosis.clash],
         "remedies": [
-            {"changes": r.changes, "size": r.size, "tokens": r.tokens, "flops": r.flops} for r in diagnosis.remedies
+            {"changes": r.changes, "size": r.size, "tokens": r.tokens, "flops": r.flops}
+            for r in diagnosis.remedies
         ],
         "nearest": {
             "size": problem.shapes[nearest.size].name,

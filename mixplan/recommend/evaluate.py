@@ -76,7 +76,8 @@ def rare_bounds(problem: Problem, tokens: FloatArray) -> tuple[FloatArray, Float
 
 
 def within_room(shares: FloatArray, least: FloatArray, room: FloatArray) -> FloatArray:
-    """Rare shares pulled towards `least`, all by the same fraction, until they fit into `room`. Shape (B, R)."""
+    """Rare shares pulled towards `least`, all by the same fraction, until they fit into `room`. Shape (B,
+    R)."""
     base, total = least.sum(axis=1), shares.sum(axis=1)
     spread = total - base
     pull = np.where(total > room, np.clip((room - base) / np.where(spread > 0, spread, 1.0), 0.0, 1.0), 1.0)
@@ -84,10 +85,11 @@ def within_room(shares: FloatArray, least: FloatArray, room: FloatArray) -> Floa
 
 
 def complete(problem: Problem, tokens: FloatArray, rare_shares: FloatArray) -> FloatArray:
-    """All shares from the rare ones: common sources divide the rest in natural proportion, within their bounds.
+    """All shares from the rare ones: common sources divide the rest in natural proportion, within their
+    bounds.
 
-    Where the common sources at their caps cannot take the rest, the rare ones take it up to theirs; where nobody
-    can, it is divided in natural proportion and the caps are exceeded, which `evaluate` then reports.
+    Where the common sources at their caps cannot take the rest, the rare ones take it up to theirs; where
+    nobody can, it is divided in natural proportion and the caps are exceeded, which `evaluate` then reports.
 
     Args:
         tokens: shape (B,).
@@ -117,7 +119,8 @@ def complete(problem: Problem, tokens: FloatArray, rare_shares: FloatArray) -> F
 def frequencies(problem: Problem, tokens: FloatArray, shares: FloatArray) -> FloatArray:
     """Instances of each task per training token, shape (B, T).
 
-    f = Σ_s density_s·D'_s ÷ D: repeats count for what they are worth in fresh tokens (arXiv 2305.16264, eq. 5).
+    f = Σ_s density_s·D'_s ÷ D: repeats count for what they are worth in fresh tokens (arXiv 2305.16264, eq.
+    5).
     """
     drawn = shares * tokens[:, None]
     worth = effective_tokens(drawn, problem.unique_tokens, problem.half_life)
@@ -138,9 +141,9 @@ def evaluate(
         size: index of the size, shape (B,).
         tokens: training tokens, shape (B,).
         shares: shape (B, S).
-        needed: the frequency at which each task meets its target there, shape (B, T). When given, the laws are not
-            asked for probabilities: they stand as the target where the frequency suffices, else in proportion below
-            it. Feasibility is the same, at a fraction of the time.
+        needed: the frequency at which each task meets its target there, shape (B, T). When given, the laws
+            are not asked for probabilities: they stand as the target where the frequency suffices, else in
+            proportion below it. Feasibility is the same, at a fraction of the time.
     """
     frequency = frequencies(problem, tokens, shares)
     if needed is None:
@@ -188,7 +191,9 @@ def common_loss(
     here = effective_tokens(shares[:, common] * tokens[:, None], unique, half_life).sum(axis=1)
     natural = effective_tokens(problem.natural[common] * tokens[:, None], unique, half_life).sum(axis=1)
     params = problem.block_params[size]
-    losses = forecast.lm_loss(np.concatenate([params, params]), np.maximum(np.concatenate([here, natural]), 1.0))
+    losses = forecast.lm_loss(
+        np.concatenate([params, params]), np.maximum(np.concatenate([here, natural]), 1.0)
+    )
     if losses is None:
         nothing = np.full(len(tokens), np.nan)
         return nothing, nothing
@@ -197,8 +202,11 @@ def common_loss(
     return loss, loss - reference
 
 
-def room_within_loss(problem: Problem, forecast: Forecast, size: np.ndarray, tokens: FloatArray) -> FloatArray:
-    """Largest sum of rare shares that the bound on the common-loss increase allows, by bisection, shape (B,)."""
+def room_within_loss(
+    problem: Problem, forecast: Forecast, size: np.ndarray, tokens: FloatArray
+) -> FloatArray:
+    """Largest sum of rare shares that the bound on the common-loss increase allows, by bisection, shape
+    (B,)."""
     high = np.ones(len(tokens))
     low = np.zeros(len(tokens))
     if not np.isfinite(problem.max_loss_increase):

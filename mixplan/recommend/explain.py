@@ -23,7 +23,12 @@ def tables(recipe: Recipe) -> list[tuple[str, list[str], Rows]]:
         for t in recipe.tasks
     ]  # fmt: skip
     binds: Rows = [
-        [b.constraint, f"{b.value:.4g}", f"{b.limit:.4g}", "–" if b.flops_without is None else f"{b.flops_without:.3g}"]
+        [
+            b.constraint,
+            f"{b.value:.4g}",
+            f"{b.limit:.4g}",
+            "–" if b.flops_without is None else f"{b.flops_without:.3g}",
+        ]
         for b in recipe.binds
     ]
     others = [*recipe.candidates, *([recipe.unconstrained] if recipe.unconstrained else [])]
@@ -34,7 +39,11 @@ def tables(recipe: Recipe) -> list[tuple[str, list[str], Rows]]:
         for label, other in zip(labels, others, strict=False)
     ]  # fmt: skip
     return [
-        ("Mixture", ["source", "role", "natural", "share", "rate", "epochs", "cap", "tokens", "samples"], sources),
+        (
+            "Mixture",
+            ["source", "role", "natural", "share", "rate", "epochs", "cap", "tokens", "samples"],
+            sources,
+        ),
         (
             "Tasks at this size and token count (interval: 90 %, a new run)",
             ["task", "target", "p natural", "p learned", "skill", "interval", "frequency", "extrapolated"],
@@ -76,7 +85,9 @@ def _why_size(recipe: Recipe) -> str:
         if other.size == recipe.size.name:
             continue
         if other.feasible:
-            parts.append(f"{other.size} needs {other.flops / own:.3g} times the FLOPs ({other.tokens:,.0f} tokens)")
+            parts.append(
+                f"{other.size} needs {other.flops / own:.3g} times the FLOPs ({other.tokens:,.0f} tokens)"
+            )
         else:
             parts.append(f"{other.size} {other.note}")
     why = f"Size: {recipe.size.name} reaches every target with the fewest FLOPs of the sizes in the plan"
@@ -85,7 +96,8 @@ def _why_size(recipe: Recipe) -> str:
 
 def _source(recipe: Recipe, source: RecipeSource) -> str:
     return (
-        f"Source {source.name}: {source.rate:.3g} times its natural share, {_percent(source.natural_share)} to "
+        f"Source {source.name}: {source.rate:.3g} times its natural share, "
+        f"{_percent(source.natural_share)} to "
         f"{_percent(source.share)}; {source.epochs:.3g} epochs of at most {source.max_epochs:g}."
     )
 
@@ -94,8 +106,10 @@ def _task(task: RecipeTask) -> str:
     now, before = task.recommended, task.natural
     text = (
         f"Task {task.name}: at the natural mixture, the same size and tokens, learned with probability "
-        f"{before.p_learned:.3f}; with this mixture {now.p_learned:.3f} (target {task.target_probability:g}). "
-        f"A new run's skill is expected at {now.skill:.2f}, 90 % between {now.skill_low:.2f} and {now.skill_high:.2f}"
+        f"{before.p_learned:.3f}; with this mixture {now.p_learned:.3f} (target "
+        f"{task.target_probability:g}). "
+        f"A new run's skill is expected at {now.skill:.2f}, 90 % between {now.skill_low:.2f} and "
+        f"{now.skill_high:.2f}"
     )
     return text + (", beyond what was measured." if now.extrapolated else ", within what was measured.")
 

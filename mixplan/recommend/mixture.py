@@ -1,7 +1,7 @@
 """Arithmetic of mixtures: repetition, caps, and who gives way to whom. Pure functions over arrays.
 
-Shape legend: B = candidate mixtures, S = sources, R = rare sources, C = common sources. A share is a fraction of the
-mixture's tokens; all shares of a mixture sum to 1.
+Shape legend: B = candidate mixtures, S = sources, R = rare sources, C = common sources. A share is a
+fraction of the mixture's tokens; all shares of a mixture sum to 1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import numpy as np
 from mixplan.documents.forecast import FloatArray
 
 
-def effective_tokens(tokens: FloatArray, unique_tokens: FloatArray, half_life_epochs: FloatArray) -> FloatArray:
+def effective_tokens(
+    tokens: FloatArray, unique_tokens: FloatArray, half_life_epochs: FloatArray
+) -> FloatArray:
     """What repeated tokens are worth in fresh ones (arXiv 2305.16264, eq. 5).
 
     D' = D up to one epoch; beyond, D' = U + U·R*·(1 − e^(−R/R*)) with R = D/U − 1 repeats.
@@ -26,7 +28,9 @@ def effective_tokens(tokens: FloatArray, unique_tokens: FloatArray, half_life_ep
     return np.minimum(tokens, unique_tokens) + repeated
 
 
-def tokens_for_effective(effective: FloatArray, unique_tokens: FloatArray, half_life_epochs: FloatArray) -> FloatArray:
+def tokens_for_effective(
+    effective: FloatArray, unique_tokens: FloatArray, half_life_epochs: FloatArray
+) -> FloatArray:
     """Inverse of `effective_tokens`; infinite where no repetition is worth that much. Shapes broadcast."""
     worth = np.maximum(effective / unique_tokens - 1.0, 0.0) / half_life_epochs
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -37,8 +41,9 @@ def tokens_for_effective(effective: FloatArray, unique_tokens: FloatArray, half_
 def fill(weights: FloatArray, low: FloatArray, high: FloatArray, total: FloatArray) -> FloatArray:
     """Divide `total` in proportion to `weights` within bounds: what one source cannot take, the others share.
 
-    The answer is clip(λ·w, low, high) with the λ that makes it sum to `total`, found exactly on the breakpoints of
-    that piecewise linear sum. Where the bounds do not let it reach `total`, every part stands at its bound.
+    The answer is clip(λ·w, low, high) with the λ that makes it sum to `total`, found exactly on the
+    breakpoints of that piecewise linear sum. Where the bounds do not let it reach `total`, every part
+    stands at its bound.
 
     Args:
         weights: positive, shape (C,).

@@ -1,7 +1,7 @@
 """The frequency that each task needs to meet its target, at any size and token count.
 
-Laws with many parameter draws are slow to ask, so exact answers are kept and interpolated between; the solver asks
-for exact ones only where its answer lies.
+Laws with many parameter draws are slow to ask, so exact answers are kept and interpolated between; the
+solver asks for exact ones only where its answer lies.
 
 Shape legend: n = cells, B = token counts, T = tasks.
 """
@@ -80,13 +80,14 @@ def least_frequency(
     target: FloatArray,
     highest: FloatArray,
 ) -> FloatArray:
-    """Least frequency at which p_learned meets `target`, for n cells, shape (n,); p_learned must rise with it.
+    """Least frequency at which p_learned meets `target`, for n cells, shape (n,); p_learned must rise with
+    it.
 
-    Regula falsi on log-odds against log frequency (Illinois variant), with bisection where that is slow. Infinite
-    where even `highest` does not do, 0 where nine decades below it still does.
+    Regula falsi on log-odds against log frequency (Illinois variant), with bisection where that is slow.
+    Infinite where even `highest` does not do, 0 where nine decades below it still does.
     """
-    with np.errstate(divide="ignore"):
-        goal = np.log(target) - np.log1p(-target)
+    asked = np.where(target > 0, target, 0.5)  # a dropped target is not looked for
+    goal = np.log(asked) - np.log1p(-asked)
 
     def gap(cells: np.ndarray, exponent: FloatArray) -> FloatArray:
         names = [family[cell] for cell in cells]
@@ -128,11 +129,14 @@ def least_frequency(
 def _keys(problem: Problem, size: int) -> list[_Key]:
     """One key a task; tasks of the same kind and target share the first one's."""
     kinds = list(zip(problem.family, problem.complexity, problem.density.max(axis=1), strict=True))
-    return [(size, kinds.index(kind), float(target)) for kind, target in zip(kinds, problem.target, strict=True)]
+    return [
+        (size, kinds.index(kind), float(target)) for kind, target in zip(kinds, problem.target, strict=True)
+    ]
 
 
 def _interpolated(x: FloatArray, y: FloatArray, at: FloatArray) -> FloatArray:
-    """Linear in logarithms between anchors; next to infinite or zero ones, the value of the shorter training."""
+    """Linear in logarithms between anchors; next to infinite or zero ones, the value of the shorter
+    training."""
     right = np.clip(np.searchsorted(x, at, side="left"), 1, len(x) - 1)
     y0, y1 = y[right - 1], y[right]
     smooth = np.isfinite(y0) & np.isfinite(y1) & (y0 > 0) & (y1 > 0)

@@ -1,4 +1,5 @@
-"""Shares become whole samples: `choose` per source, exact sums, and every limit checked again on the integers.
+"""Shares become whole samples: `choose` per source, exact sums, and every limit checked again on the
+integers.
 
 Shape legend: S = sources, R = rare sources, n = samples of the whole run.
 """
@@ -35,13 +36,13 @@ class Whole:
 def round_samples(solver: Solver, problem: Problem, candidate: Candidate) -> Whole:
     """The whole-sample mixture next to a candidate that holds every limit, with the fewest samples.
 
-    Rounding can cost a task its target or the loss bound by a hair; then a few more samples (up to 5 %) are tried.
-    An infeasible candidate, or one that no rounding keeps feasible, comes back rounded and infeasible.
+    Rounding can cost a task its target or the loss bound by a hair; then a few more samples (up to 5 %) are
+    tried. An infeasible candidate, or one that no rounding keeps feasible, comes back rounded and infeasible.
     """
     length = problem.sequence_length
     exact = candidate.tokens / length
     least = max(int(np.ceil(problem.min_tokens / length - TOLERANCE)), 1)
-    nearest = max(int(round(exact)), least)
+    nearest = max(round(exact), least)
     if not candidate.feasible:
         return _rounded(solver, problem, candidate, np.array([nearest]), refit=False)
     first = max(int(np.floor(exact * (1 - 1e-5))), least)
@@ -51,11 +52,16 @@ def round_samples(solver: Solver, problem: Problem, candidate: Candidate) -> Who
         return found
     before = [n for n in (first, *growing) if n < found.samples]
     between = np.unique(np.linspace(before[-1] + 1, found.samples, _STEPS).astype(np.int64)) if before else []
-    return _rounded(solver, problem, candidate, np.asarray(between), refit=True) if len(between) > 1 else found
+    return (
+        _rounded(solver, problem, candidate, np.asarray(between), refit=True) if len(between) > 1 else found
+    )
 
 
-def _rounded(solver: Solver, problem: Problem, candidate: Candidate, counts: np.ndarray, refit: bool) -> Whole:
-    """The first of these sample counts at which the rounded mixture holds every limit, or else the last that rounds."""
+def _rounded(
+    solver: Solver, problem: Problem, candidate: Candidate, counts: np.ndarray, refit: bool
+) -> Whole:
+    """The first of these sample counts at which the rounded mixture holds every limit, or else the last
+    that rounds."""
     tokens = counts.astype(np.float64) * problem.sequence_length
     sizes = np.full(len(counts), candidate.size)
     if refit:
@@ -81,13 +87,19 @@ def _rounded(solver: Solver, problem: Problem, candidate: Candidate, counts: np.
 
 
 def _choose(problem: Problem, samples: int, shares: FloatArray) -> np.ndarray | None:
-    """Whole samples within every cap and bound; rare sources rounded up, the common ones by largest remainder."""
+    """Whole samples within every cap and bound; rare sources rounded up, the common ones by largest
+    remainder."""
     by_epochs = problem.max_epochs * problem.unique_tokens / problem.sequence_length
-    high = np.floor(np.minimum(problem.max_share * samples, np.minimum(by_epochs, samples)) + 1e-9).astype(np.int64)
+    high = np.floor(np.minimum(problem.max_share * samples, np.minimum(by_epochs, samples)) + 1e-9).astype(
+        np.int64
+    )
     low = np.ceil(problem.min_share * samples - 1e-9).astype(np.int64)
     rare = problem.rare
     choose = np.zeros(len(shares), dtype=np.int64)
     choose[rare] = np.clip(np.ceil(shares[rare] * samples - 1e-9), low[rare], high[rare]).astype(np.int64)
+    for source in np.flatnonzero(rare):  # what the common sources at their caps cannot take
+        left = samples - int(choose[rare].sum()) - int(high[~rare].sum())
+        choose[source] += np.clip(left, 0, high[source] - choose[source])
     rest = samples - int(choose[rare].sum())
     if rest < 0 or bool((low > high).any()):
         return None

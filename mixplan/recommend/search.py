@@ -1,7 +1,8 @@
 """Optuna over size, tokens and the rate of every rare source, from the analytic answers onwards.
 
-The analytic answer of each size starts the study. It is exact when each task has one rare source; the search is for
-what it does not cover (tasks spread over several sources, laws that are not monotone), and can only improve on it.
+The analytic answer of each size starts the study. It is exact when each task has one rare source; the
+search is for what it does not cover (tasks spread over several sources, laws that are not monotone), and
+can only improve on it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def search(solver: Solver, problem: Problem, trials: int, seed: int) -> list[Can
     return [solver.improve(problem, candidate) for candidate in best]
 
 
-def _run(solver: Solver, problem: Problem, starts: list[Candidate], trials: int, seed: int) -> list[Candidate]:
+def _run(
+    solver: Solver, problem: Problem, starts: list[Candidate], trials: int, seed: int
+) -> list[Candidate]:
     """Every mixture that the study evaluated."""
     seen: list[Candidate] = []
     names = [shape.name for shape in problem.shapes]
@@ -66,7 +69,10 @@ def _run(solver: Solver, problem: Problem, starts: list[Candidate], trials: int,
             for start in starts:
                 rates = start.shares[problem.rare] / natural
                 study.enqueue_trial(
-                    {"size": names[start.size], "tokens": float(np.clip(start.tokens, problem.min_tokens, longest))}
+                    {
+                        "size": names[start.size],
+                        "tokens": float(np.clip(start.tokens, problem.min_tokens, longest)),
+                    }
                     | {
                         f"rate.{name}": float(np.clip(rate, low, high))
                         for name, rate, low, high in zip(sources, rates, low_rate, high_rate, strict=True)
@@ -79,7 +85,8 @@ def _run(solver: Solver, problem: Problem, starts: list[Candidate], trials: int,
 
 
 def _rate_ranges(problem: Problem, longest: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest rate of each rare source that any token count within the budget allows, shapes (R,)."""
+    """Lowest and highest rate of each rare source that any token count within the budget allows, shapes
+    (R,)."""
     natural = problem.natural[problem.rare]
     low, high, _ = rare_bounds(problem, np.geomspace(problem.min_tokens, longest, 65))
     lowest = np.maximum(low.min(axis=0) / natural, 1e-6)

@@ -1,5 +1,6 @@
-"""The cheapest training at one size, by bisection: p_learned rises with frequency, so each task has a frequency it
-needs, each source a share that gives it, and the least tokens at which those shares fit are the answer.
+"""The cheapest training at one size, by bisection: p_learned rises with frequency, so each task has a
+frequency it needs, each source a share that gives it, and the least tokens at which those shares fit are
+the answer.
 
 With one rare source a task this is exact. Where a task lives in several, sources are raised greedily, and the
 search of `search.py` goes on from there.
@@ -69,22 +70,22 @@ class Solver:
         self.needs = Needs(forecast)
 
     def may_exist(self, problem: Problem) -> bool:
-        """Whether any size and token count of the grids holds every limit, as far as interpolated needs tell."""
-        return any(
-            bool(self.screen(problem, size).feasible.any()) for size in range(len(problem.shapes))
-        )
+        """Whether any size and token count of the grids holds every limit, as far as interpolated needs
+        tell."""
+        return any(bool(self.screen(problem, size).feasible.any()) for size in range(len(problem.shapes)))
 
     def screen(self, problem: Problem, size: int) -> Outcome:
         """The least upsampling at every token count of a size's grid, on interpolated needs."""
         return self._fit(problem, size, self.grid(problem, size), None)
 
     def at_size(self, problem: Problem, size: int) -> Candidate:
-        """The feasible mixture with the least tokens at one size, or else the one that misses its limits least."""
+        """The feasible mixture with the least tokens at one size, or else the one that misses its limits
+        least."""
         return self._least(problem, size, self.grid(problem, size), None)
 
     def improve(self, problem: Problem, candidate: Candidate) -> Candidate:
-        """The least tokens from the same mixture downwards; where tasks live in several rare sources, the upsampling
-        is divided among them anew by a linear program, again and again while that saves tokens."""
+        """The least tokens from the same mixture downwards; where tasks live in several rare sources, the
+        upsampling is divided among them anew by a linear program, again and again while that saves tokens."""
         for _ in range(_ROUNDS):
             start = candidate.shares[problem.rare]
             if is_spread(problem):
@@ -106,7 +107,8 @@ class Solver:
         return candidate
 
     def grid(self, problem: Problem, size: int) -> FloatArray:
-        """Token counts to look at: finely within the plan's own budget, coarsely far beyond it. Shape (G,)."""
+        """Token counts to look at: finely within the plan's own budget, coarsely far beyond it. Shape
+        (G,)."""
         horizon = horizon_of(problem, size)
         fine = np.geomspace(problem.min_tokens, horizon, _NEAR_POINTS)
         return np.concatenate([fine, np.geomspace(horizon, horizon * FAR, _FAR_POINTS)[1:]])
@@ -139,12 +141,22 @@ def _best_row(outcome: Outcome) -> int:
 
 
 def rank(problem: Problem, candidate: Candidate) -> tuple[bool, float, float, float]:
-    """Sort key: feasible first, then fewest FLOPs (or least violation), least common loss, least upsampling."""
+    """Sort key: feasible first, then fewest FLOPs (or least violation), least common loss, least
+    upsampling."""
     outcome = candidate.outcome
     flops = candidate.tokens * float(problem.flops_per_token[candidate.size])
     cost = flops if candidate.feasible else candidate.violation
     loss = float(np.nan_to_num(outcome.common_loss[0], nan=0.0))
     return not candidate.feasible, cost, loss, float(candidate.shares[problem.rare].sum())
+
+
+def missed_limits(problem: Problem, candidate: Candidate) -> list[str]:
+    """Each limit that a candidate violates, with its value and what is allowed."""
+    outcome = candidate.outcome
+    columns = zip(problem.names, outcome.values[0], problem.limit, outcome.excess[0], strict=True)
+    return [
+        f"{name}: {value:.4g} against {limit:.4g}" for name, value, limit, over in columns if over > TOLERANCE
+    ]
 
 
 def fit_shares(
@@ -171,6 +183,8 @@ def fit_shares(
     low, high, room = rare_bounds(problem, tokens)
     room = room if most_rare is None else np.minimum(room, most_rare)
     rare = np.flatnonzero(problem.rare)
+    if not len(rare):
+        return complete(problem, tokens, low)
     x = low.copy() if start is None else within_room(np.clip(start, low, high), low, room)
     rows = np.arange(len(tokens))
     given_up = np.zeros(needed.shape, dtype=bool)
@@ -187,7 +201,9 @@ def fit_shares(
             break
         lack = needed[rows, task] - have[rows, task]  # (B,)
         drawn = x * tokens[:, None]
-        fresh = np.exp(-np.maximum(drawn / unique - 1.0, 0.0) / half_life)  # what one more token is worth, (B, R)
+        fresh = np.exp(
+            -np.maximum(drawn / unique - 1.0, 0.0) / half_life
+        )  # what one more token is worth, (B, R)
         density = problem.density[task][:, rare]  # (B, R)
         spare = np.minimum(high - x, (room - x.sum(axis=1))[:, None])
         gain = np.where(spare > 1e-12, density * fresh, 0.0)
@@ -196,7 +212,9 @@ def fit_shares(
         given_up[rows[stuck], task[stuck]] = True
         go = rows[active & ~stuck]
         s = source[go]
-        worth = effective_tokens(drawn[go, s], unique[s], half_life[s]) + lack[go] * tokens[go] / density[go, s]
+        worth = (
+            effective_tokens(drawn[go, s], unique[s], half_life[s]) + lack[go] * tokens[go] / density[go, s]
+        )
         wanted = tokens_for_effective(worth, unique[s], half_life[s]) / tokens[go]
         x[go, s] = np.minimum(wanted, x[go, s] + spare[go, s])
     x = _lowered(problem, tokens, x, low, needed)

@@ -23,9 +23,9 @@ def is_spread(problem: Problem) -> bool:
 def least_rare_shares(problem: Problem, tokens: float, needed: FloatArray) -> FloatArray | None:
     """Rare shares with the smallest sum that give every task the frequency it needs, at one token count.
 
-    Effective tokens are concave in the share, so they are cut into K linear segments of falling slope, which a
-    minimum uses in order. Instances from common sources are left out: what they add is lowered away afterwards
-    by `fit_shares`.
+    Effective tokens are concave in the share, so they are cut into K linear segments of falling slope,
+    which a minimum uses in order. Instances from common sources are left out: what they add is lowered away
+    afterwards by `fit_shares`.
 
     Args:
         needed: frequencies, shape (T,).
