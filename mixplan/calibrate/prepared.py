@@ -22,11 +22,15 @@ import numpy as np
 from mixplan.calibrate.encoding import encoder_for
 from mixplan.calibrate.injection import injected_share
 from mixplan.calibrate.runs import RunFolder, RunSpec, plan_runs
-from mixplan.calibrate.tasks import make_cells, reserved_symbols
-from mixplan.documents.atomic import refuse_foreign, write_bytes, write_json
+from mixplan.calibrate.tasks import make_cells, make_probe_tasks, reserved_symbols
+from mixplan.documents.atomic import refuse_foreign, write_bytes, write_json, write_text
 from mixplan.documents.calibration_spec import CalibrationSpec
 from mixplan.errors import InputError
 
+# Sequences are filled by instances of whole tokens, so that not every last token can be used.
+_MOST_INJECTED = 0.8
+# Written first, so that a folder left half-prepared by a kill is known as one.
+_MARK = ".mixplan-ladder"
 # What may change between two calls of the same command: these decide which runs there are, or where they run.
 _MAY_CHANGE = {"name", "ladder", "horizons", "seeds", "engine", "hardware", "learned_skill"}
 
@@ -97,7 +101,7 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
         InputError: the output folder holds something else or another calibration; the corpus or a task is
             unusable; the injections do not fit the sequences.
     """
-    refuse_foreign(out, ["ladder.json"], "calibrate")
+    refuse_foreign(out, ["ladder.json", _MARK], "calibrate")
     notes: list[str] = []
     if (out / "ladder.json").is_file():
         before = Prepared.read(out)
@@ -108,6 +112,7 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
                 "with these: give another folder with -o, or restore the settings"
             )
         prepared = Prepared(out, base, spec, before.base_vocab, before.end_of_document_id, before.facts)
+        notes += _check_fit(prepared)
         notes.append(f"{out}: continuing; the corpus stays as it was prepared")
     else:
         from mixplan.calibrate.corpus import load_corpus
@@ -123,7 +128,8 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
             "versions": _versions(),
         }
         prepared = Prepared(out, base, spec, corpus.vocab_size, corpus.end_of_document_id, facts)
-        _check_fit(prepared)
+        notes += _check_fit(prepared)
+        write_text(out / _MARK, "A ladder of mixplan calibrate is being made here.\n")
         _write_tokens(out / "corpus" / "train.npy", corpus.train)
         _write_tokens(out / "corpus" / "held_out.npy", corpus.held_out)
     longest = max(run.tokens for run in prepared.runs())
@@ -131,7 +137,6 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
 
     note = repetition_note(prepared.facts["corpus_train_tokens"], longest)
     notes += [note] if note else []
-    notes += _check_fit(prepared)
     for run in prepared.runs():
         if not (prepared.folder(run).path / "run.json").is_file():
             prepared.folder(run).create(run)
@@ -153,18 +158,29 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
 
 
 def _check_fit(prepared: Prepared) -> list[str]:
-    """Every instance fits a sequence, the densest step fits a batch, and every cell occurs. Returns notes."""
+    """Every instance fits a sequence, every step's injections fit its batch, every cell occurs. Returns notes."""
     problems: list[str] = []
     notes: list[str] = []
-    spec = prepared.spec
-    for run in {r.run_id.split("-s")[0]: r for r in prepared.runs()}.values():
-        cells = make_cells(
-            spec, run.seed, run.variant, prepared.base_vocab, prepared.base, prepared.encoder()
-        )
-        lengths = []
-        for cell in cells:
-            longest = max(len(i.document(0)) for i in cell.task.train)
-            lengths.append(longest)
+    spec, probe = prepared.spec, prepared.spec.probes.retention
+    tasks = make_probe_tasks(spec, spec.seeds[0], prepared.base_vocab)
+    burst_tokens = 0
+    if probe is not None:
+        if probe.instances < probe.burst_steps:
+            problems.append(
+                f"probes.retention: {probe.instances} instances cannot be spread over {probe.burst_steps} steps; "
+                "give at least one a step"
+            )
+        burst_tokens = probe.instances // probe.burst_steps * sum(len(t.train[0].document(0)) for t in tasks)
+    cells_of = {
+        variant: make_cells(spec, spec.seeds[0], variant, prepared.base_vocab, prepared.base, prepared.encoder())
+        for variant in {run.variant for run in prepared.runs()}
+    }
+    for run in prepared.runs():
+        if run.seed != spec.seeds[0]:
+            continue
+        cells = cells_of[run.variant]
+        lengths = [max(len(i.document(0)) for i in cell.task.train) for cell in cells]
+        for cell, longest in zip(cells, lengths, strict=True):
             if longest > spec.sequence_length:
                 problems.append(
                     f"task {cell.task.name}: an instance of {longest} tokens does not fit sequences of "
@@ -172,22 +188,16 @@ def _check_fit(prepared: Prepared) -> list[str]:
                 )
             if cell.frequency * run.tokens < 1:
                 problems.append(
-                    f"task {cell.task.name}: frequency {cell.frequency:g} gives no instance in the {run.tokens} tokens "
-                    f"of {run.run_id}; use at least {1 / run.tokens:.3g}"
+                    f"task {cell.task.name}: frequency {cell.frequency:g} gives no instance in the {run.tokens} "
+                    f"tokens of {run.run_id}; use at least {1 / run.tokens:.3g}"
                 )
         share = injected_share(lengths, [cell.frequency for cell in cells])
-        burst = spec.probes.retention
-        if burst is not None and burst.instances < burst.burst_steps:
+        burst = burst_tokens / run.tokens_per_step
+        if share + burst > _MOST_INJECTED:
             problems.append(
-                f"probes.retention: {burst.instances} instances cannot be spread over {burst.burst_steps} steps; give "
-                "at least one a step"
-            )
-        in_burst = burst.replicas * (burst.instances // burst.burst_steps) * 4 if burst else 0
-        if share > 0.9 or share * run.tokens_per_step + in_burst > 0.95 * run.tokens_per_step:
-            burst_text = f" and the retention burst {in_burst / run.tokens_per_step:.0%}" if in_burst else ""
-            problems.append(
-                f"{run.run_id}: the injections take {share:.0%} of a step's tokens{burst_text}; together at most 95 % "
-                "(90 % without a burst) fit: lower the frequencies, inject fewer cells, or use larger batches"
+                f"{run.run_id}: the injections take {share:.0%} of the tokens and the retention burst {burst:.0%} of "
+                f"its steps; together at most {_MOST_INJECTED:.0%} fit: lower the frequencies, inject fewer cells, "
+                "spread the burst over more steps, or use larger batches"
             )
         elif share > 0.5:
             notes.append(f"{run.run_id}: {share:.0%} of the training tokens are injected instances; that is no tail")

@@ -1,0 +1,42 @@
+# install    virtual environment with everything pinned (CPU; CONSTRAINTS= for a machine with GPUs)
+# quickstart the whole way on this machine's own text: ladder, curves, plan, mixture, report
+# test       the whole test suite
+# lint       ruff and mypy
+# bench      the measurements in benchmarks/
+PYTHON ?= python3
+CONSTRAINTS ?= -c constraints-cpu.txt
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+
+.PHONY: install quickstart test lint bench browser clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "mixplan needs Python 3.11 or newer; $(PYTHON) is older: make install PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
+	@touch $(STAMP)
+
+quickstart: install
+	$(BIN)/python examples/quickstart/run.py quickstart
+
+test: install browser
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python benchmarks/run.py
+
+# The report is tested in a real browser.
+browser:
+	@sh tools/find_chromium.sh
+
+clean:
+	rm -rf $(VENV) quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
