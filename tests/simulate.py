@@ -77,6 +77,7 @@ def simulate_measurements(
     run_effect: float = 0.0,
     instances: int = 128,
     replicas: int = 4,
+    before_decay: float = 0.0,
 ) -> Measurements:
     """A measurements folder's tables from the laws above.
 
@@ -90,6 +91,7 @@ def simulate_measurements(
         run_effect: standard deviation of a shift of all of a run's log-odds.
         instances: unseen instances scored per cell (binomial measurement noise).
         replicas: retention probe tasks per run.
+        before_decay: log-odds by which checkpoints before the last one lag behind a run that ends there.
     """
     generator = np.random.default_rng(seed)
     learning: list[dict[str, Any]] = []

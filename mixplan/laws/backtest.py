@@ -150,7 +150,7 @@ def seed_noise(left_out: Evidence) -> float | None:
 
 
 def auroc(learned: BoolArray, score: FloatArray) -> float | None:
-    """Probability that a learned cell scores above one that was not (ties half); None if all are of a kind."""
+    """Probability that a learned cell scores above one that was not (ties half); None if all are alike."""
     ones = int(learned.sum())
     zeros = len(learned) - ones
     if not ones or not zeros:

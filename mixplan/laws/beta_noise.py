@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, betaincc
+from scipy.special import betainc
 
 FloatArray = NDArray[np.float64]
 
@@ -54,7 +54,8 @@ def probability_at_least(threshold: float, mean: FloatArray, precision: FloatArr
         shape (n,).
     """
     centre = np.clip(mean, EDGE, 1.0 - EDGE)
-    return betaincc(centre * precision, (1.0 - centre) * precision, threshold).mean(axis=1)
+    # Not scipy.special.betaincc: it is ten times slower, and 1e-16 of a probability is nothing here.
+    return 1.0 - betainc(centre * precision, (1.0 - centre) * precision, threshold).mean(axis=1)
 
 
 def interval(mean: FloatArray, precision: FloatArray, level: float = 0.9) -> tuple[FloatArray, FloatArray]:

@@ -11,15 +11,23 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 
+MIN_CONCENTRATION = 0.5
+"""Below this Dirichlet parameter a draw hangs on one or two runs, whatever the variance wants."""
+
+
 def run_weights(runs: int, draws: int, generator: np.random.Generator) -> FloatArray:
     """Weights of runs for each draw, mean 1 per draw, shape (D, R).
 
-    The Bayesian bootstrap (Rubin 1981): weights are Dirichlet(1, …, 1) times R. A run is the unit that was
-    drawn at random (its cells and checkpoints share one model), so whole runs are weighted. Weights are never
-    zero, so no draw loses a rung, which drawing runs with replacement would do on a ladder with one run a
-    rung.
+    The Bayesian bootstrap (Rubin 1981) with Dirichlet(α, …, α) weights. A run is the unit that was drawn at
+    random (its cells and checkpoints share one model), so whole runs are weighted. Weights are never zero,
+    so no draw loses a rung, as drawing runs with replacement does on a ladder with one run a rung.
+
+    Rubin's α = 1 gives a weighted mean the variance σ̂²/(R + 1) around R runs, where a line through them,
+    with its two fitted numbers, has σ̂²/(R − 2): on short ladders its intervals are far too narrow. Hence α
+    = (R − 3)/R, which makes Rα + 1 = R − 2, but not below MIN_CONCENTRATION.
     """
-    raw = generator.exponential(size=(draws, runs))
+    concentration = max(MIN_CONCENTRATION, (runs - 3) / runs)
+    raw = np.maximum(generator.gamma(concentration, size=(draws, runs)), 1e-12)
     return raw / raw.mean(axis=1, keepdims=True)
 
 

@@ -3,9 +3,9 @@
     y(N) = y₀ + y₁·ln(N/N₀)
 
 with y = |cosine| between the common gradient and the task's gradient (arXiv 2605.29548: 0.10 at 20 M, 8e-5 at
-1 B parameters), the signed cosine, and loss_change, the first-order change of the task's loss by one step of the
-optimizer on common data (nats). A straight line: it holds inside the fitted sizes; beyond them |cosine| would
-turn negative.
+1 B parameters), the signed cosine, and loss_change, the first-order change of the task's loss (nats) by one
+step of the optimizer on common data. A straight line: it holds inside the fitted sizes; beyond them
+|cosine| would turn negative.
 
 Shape legend: R = runs, D = draws.
 """

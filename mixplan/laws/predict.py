@@ -73,7 +73,10 @@ class LawForecast:
         self._low = np.log([law.ranges[axis].low for axis in AXES])  # (3,)
         self._high = np.log([law.ranges[axis].high for axis in AXES])
         doubt = np.random.default_rng(0).normal(0.0, SLOPE_DOUBT, size=(len(table), len(AXES) + 1))
-        self._doubt = np.maximum(1.0 + doubt, 0.0)  # (D, 3 axes and complexity)
+        # Without draws there is only the point estimate, and its slopes are taken as they are.
+        self._doubt = (
+            np.maximum(1.0 + doubt, 0.0) if law.draws else np.ones_like(doubt)
+        )  # (D, 3 axes + complexity)
 
     def families(self) -> dict[str, list[float]]:
         """Calibrated families and their complexities, ascending."""
@@ -235,10 +238,11 @@ class LawForecast:
 
 def _outside(what: str, value: float, low: float, high: float, how: str) -> str | None:
     """Why a value lies outside a range, in words, or None."""
+    shown = f"{what} {short_number(value)}"
     if value > high * (1.0 + EDGE_TOLERANCE):
-        return f"{what} {short_number(value)} is {_ratio(value / high)} above the largest {how} {short_number(high)}"
+        return f"{shown} is {_ratio(value / high)} above the largest {how} {short_number(high)}"
     if value < low * (1.0 - EDGE_TOLERANCE):
-        return f"{what} {short_number(value)} is {_ratio(low / value)} below the smallest {how} {short_number(low)}"
+        return f"{shown} is {_ratio(low / value)} below the smallest {how} {short_number(low)}"
     return None
 
 

@@ -127,7 +127,7 @@ def _lines(
 
 
 def _run_lines(part: Table) -> tuple[float, list[tuple[float, float]], int, list[float]]:
-    """One run's peak delay, (height, slope) of each probe with a gain, how many had none, misfits ÷ height."""
+    """One run's peak delay, (height, slope) of probes with a gain, how many had none, misfits ÷ height."""
     tasks = sorted(set(part["task"].tolist()))
     delays = np.unique(part["delay_tokens"][part["delay_tokens"] > 0])
     curves = {
