@@ -1,0 +1,332 @@
+"""verify: what the real StreamingDataset delivers, against the recipe; damage is found and named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recipes_making import write_plan, write_recipe, write_text
+
+from mixplan.documents.loading import load
+from mixplan.documents.mixture import Mixture
+from mixplan.errors import InputError
+from mixplan.recipes import reading as reading_module
+from mixplan.recipes import verifying
+from mixplan.recipes.building import build
+from mixplan.recipes.emitting import emit
+from mixplan.recipes.reading import RECORD, read_mixture, record
+from mixplan.recipes.shards import ShardCheck
+from mixplan.recipes.verifying import verify
+
+ROOT = Path(__file__).resolve().parent.parent
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+SIZES = {"web": 15_000, "code": 5_000, "rare": 400, "s17": 17, "s40": 40, "s97": 97, "s160": 160}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sources")
+    for number, (name, samples) in enumerate(SIZES.items()):
+        write_text(folder / "text" / name, samples, seed=number)
+    build(write_plan(folder, {name: {"text": [f"text/{name}"], "mds": f"mds/{name}"} for name in SIZES}))
+    return folder
+
+
+@pytest.fixture
+def small(sources: Path, tmp_path: Path) -> Path:
+    """An emitted mixture over shards of its own, which a test may damage."""
+    for name in ("s40", "s97"):
+        shutil.copytree(sources / "mds" / name, tmp_path / "mds" / name)
+    emit(write_recipe(tmp_path, {"s97": 150, "s40": 30}, ("s40",)), tmp_path / "out")
+    return tmp_path
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Edit streams.yaml by hand, with a fingerprint that fits."""
+    data = yaml.safe_load((folder / "streams.yaml").read_text())
+    change(data)
+    data["fingerprint"] = Mixture.model_validate(data).digest()
+    (folder / "streams.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Read in this process instead of in one of its own, which takes seconds to start."""
+
+    def watch(folder: Path, *_: Any) -> int:
+        (folder / "messages.txt").touch()
+        record(folder, workers=0)
+        return 0
+
+    monkeypatch.setattr(reading_module, "_watch", watch)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # Streaming's lock files
+
+
+def shared_memory() -> set[str]:
+    return (
+        {name for name in os.listdir("/dev/shm") if name[:6].isdigit()}
+        if os.path.isdir("/dev/shm")
+        else set()
+    )
+
+
+# --- what is read ---
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    epochs=st.lists(
+        st.tuples(st.sampled_from(["s17", "s40", "s97", "s160", "rare", "code"]), st.floats(0.05, 8.0)),
+        min_size=2,
+        max_size=6,
+        unique_by=lambda pair: pair[0],
+    ),
+    seed=st.integers(0, 2**31),
+)
+def test_realised_samples_are_chosen_samples(
+    sources: Path, epochs: list[tuple[str, float]], seed: int
+) -> None:
+    choose = {
+        name: max(1, round(min(value, 0.2 if name == "code" else 8) * SIZES[name])) for name, value in epochs
+    }
+    with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", scratch)
+        folder = Path(scratch)
+        (folder / "mds").symlink_to(sources / "mds")
+        emit(write_recipe(folder, choose, shuffle_seed=seed), folder / "out")
+        shutil.copy(folder / "out" / "streams.yaml", folder)
+        record(folder, workers=0)
+        records = np.frombuffer((folder / "order.bin").read_bytes(), RECORD)
+        layout = json.loads((folder / "layout.json").read_text())
+        stream = np.searchsorted(layout["offsets"], records["sample_id"], side="right") - 1
+        assert dict(zip(choose, np.bincount(stream, minlength=len(choose)).tolist(), strict=True)) == choose
+        for index, (name, count) in enumerate(choose.items()):
+            times = np.bincount(records["sample_id"][stream == index] - layout["offsets"][index])
+            assert times.max() == -(-count // SIZES[name])
+            assert (times > 0).sum() == min(count, SIZES[name])
+        assert (records["tokens"] == 16).all()
+
+
+@pytest.mark.slow
+def test_command_verifies_and_measures_evenness(sources: Path, tmp_path: Path) -> None:
+    (tmp_path / "mds").symlink_to(sources / "mds")
+    choose = {"web": 13_997, "code": 5_000, "rare": 1_000, "s17": 0}
+    emit(write_recipe(tmp_path, choose, ("rare",)), tmp_path / "out")
+    before = shared_memory()
+    command = [sys.executable, "-m", "mixplan", "verify", str(tmp_path / "out"), "--json", "--workers", "2"]
+    done = subprocess.run(command, env=ENV, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["passed"] and found["problems"] == [] and found["warnings"] == []
+    assert found["samples"] == found["samples_expected"] == 19_997
+    assert found["shards_hashed"] == found["shards_checked"] > 96
+    read = {source["name"]: source for source in found["sources"]}
+    assert {name: source["samples"] for name, source in read.items()} == {
+        name: count for name, count in choose.items() if count
+    }
+    assert all(source["tokens"] == 16 * source["samples"] for source in read.values())
+    assert (read["rare"]["epochs"], read["rare"]["distinct_samples"], read["rare"]["most_repeats"]) == (
+        2.5,
+        400,
+        3,
+    )
+    assert (read["code"]["distinct_samples"], read["code"]["most_repeats"]) == (5_000, 1)
+    spread = read["rare"]["spread"]
+    # a cv over 100 windows has a standard error of 7 %
+    assert spread["cv_ratio"] < 1.3 and spread["empty_windows"] == 0
+    assert spread["longest_gap_samples"] < 2 * spread["longest_gap_iid_samples"]
+    assert shared_memory() <= before
+
+
+def test_bursts_are_reported(sources: Path, tmp_path: Path, here: None) -> None:
+    (tmp_path / "mds").symlink_to(sources / "mds")
+    emit(write_recipe(tmp_path, {"code": 3_000, "rare": 100}, ("rare",)), tmp_path / "out", block_samples=60)
+    found = verify(tmp_path / "out")
+    assert found.passed
+    rare = found.sources[1].spread
+    assert rare is not None and rare.cv_ratio > 1.5
+    assert "'rare' comes in bursts" in found.warnings[0]
+
+
+def test_what_streaming_cuts_short_is_found(small: Path, here: None) -> None:
+    """Stratified batches of 64 cannot hold 30 of 180 exactly: Streaming drops the rest without a word."""
+
+    def stratify(data: dict[str, Any]) -> None:
+        data["dataset"]["batching_method"] = "stratified"
+
+    rewrite(small / "out", stratify)
+    found = verify(small / "out")
+    assert not found.passed
+    assert found.samples < 180
+    assert any("'s97' falls short" in problem for problem in found.problems), found.problems
+
+
+def test_copied_sources_leave_the_originals_alone(small: Path, here: None) -> None:
+    """Remote shards, and compressed ones that Streaming would unpack in place, go through own caches."""
+    from streaming import LocalDataset, MDSWriter
+
+    packed = small / "mds" / "packed"
+    rows = LocalDataset(local=str(small / "mds" / "s40"))
+    with MDSWriter(
+        columns={"tokens": "ndarray:int32:16"},
+        out=str(packed),
+        compression="zstd:3",
+        hashes=["sha1"],
+        size_limit=900,
+    ) as writer:
+        for index in range(len(rows)):
+            writer.write({"tokens": rows[index]["tokens"]})
+    recipe = yaml.safe_load(write_recipe(small, {"s97": 150, "packed": 30}).read_text())
+    (small / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    emit(small / "recipe.yaml", small / "copied")
+
+    def move(data: dict[str, Any]) -> None:
+        stream = data["streams"]["s97"]
+        stream["remote"], stream["local"] = stream["local"], str(small / "cache")
+        del data["index_sha256"]["s97"]
+
+    rewrite(small / "copied", move)
+    before = sorted(path.name for path in packed.iterdir())
+    found = verify(small / "copied")
+    assert found.problems == []
+    assert [source.samples for source in found.sources] == [150, 30]
+    assert sorted(path.name for path in packed.iterdir()) == before
+    assert not (small / "cache").exists()
+
+
+# --- damage ---
+
+
+def shard(folder: Path, name: str = "s40") -> Path:
+    return folder / "mds" / name / "shard.00003.mds"
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 0x10
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, "bytes, its index says"),
+        (Path.unlink, "is missing, though its index lists it"),
+        (flip, "its content is not what was written (xxh3_64 is"),
+    ],
+)
+def test_damaged_shard_is_named(small: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(shard(small))
+    found = verify(small / "out")
+    assert not found.passed
+    (problem,) = found.problems
+    assert problem.startswith(f"source 's40': {shard(small)}")
+    assert message in problem
+
+
+def test_damage_ends_the_command_with_one(small: Path) -> None:
+    truncate(shard(small))
+    flip(shard(small, "s97"))
+    command = [sys.executable, "-m", "mixplan", "verify", str(small / "out"), "--json"]
+    done = subprocess.run(command, env=ENV, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert "no: source 's40'" in done.stderr and "no: source 's97'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["passed"] is False
+
+
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the damage came after the shards were checked."""
+    monkeypatch.setattr(verifying, "check_shards", lambda *a, **k: ShardCheck([], 1, 1, False))
+
+
+@pytest.mark.slow
+def test_early_end_without_an_exception_is_found(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unchecked(monkeypatch)
+    before = shared_memory()
+    shard(small).unlink()
+    found = verify(small / "out")
+    assert any("'s40' falls short" in problem for problem in found.problems), found.problems
+    assert any("reading ended after" in problem for problem in found.problems)
+    assert shared_memory() <= before
+
+
+@pytest.mark.slow
+def test_a_hanging_reader_is_ended(small: Path) -> None:
+    before = shared_memory()
+    shard(small).unlink()
+    os.mkfifo(shard(small))  # opening it waits for a writer that never comes
+    mixture = load(small / "out" / "streams.yaml", Mixture)
+    read = read_mixture(mixture, {}, workers=1, stall_seconds=10.0)
+    assert read.ended == "stalled"
+    assert len(read.records) < 180
+    assert shared_memory() <= before
+
+
+def test_index_that_changed_since_emit(small: Path, sources: Path) -> None:
+    shutil.rmtree(small / "mds" / "s40")
+    shutil.copytree(sources / "mds" / "s160", small / "mds" / "s40")
+    found = verify(small / "out")
+    assert any("is not the one that the mixture was emitted for" in problem for problem in found.problems)
+
+
+def test_missing_folder_is_an_answer(small: Path) -> None:
+    shutil.rmtree(small / "mds" / "s40")
+    assert "source 's40'" in verify(small / "out").problems[0]
+
+
+# --- documents ---
+
+
+def test_edited_streams_are_found(small: Path) -> None:
+    path = small / "out" / "streams.yaml"
+    path.write_text(path.read_text().replace("shuffle: true", "shuffle: false"))
+    assert "was changed after it was emitted" in verify(small / "out").problems[0]
+
+    def swap(data: dict[str, Any]) -> None:
+        data["streams"]["s97"]["choose"], data["streams"]["s40"]["choose"] = 147, 33
+
+    rewrite(small / "out", swap)
+    assert verify(small / "out").problems == [
+        "source 's97': streams.yaml takes 147 samples, the recipe says 150",
+        "source 's40': streams.yaml takes 33 samples, the recipe says 30",
+    ]
+
+
+def test_folders_that_are_no_mixture(small: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        verify(small / "nowhere")
+    with pytest.raises(InputError, match=r"holds no streams\.yaml and no recipe\.yaml"):
+        verify(small / "mds")
+    emit(small / "recipe.yaml", small / "weights", "weights")
+    with pytest.raises(InputError, match="holds weights only: emit with --format streaming"):
+        verify(small / "weights")
+    (small / "out" / "streams.yaml").write_text("streams: {web: {lokal: x}}")
+    with pytest.raises(InputError, match="did you mean 'local'"):
+        verify(small / "out")
+
+
+def test_last_words_are_the_exception(tmp_path: Path) -> None:
+    path = tmp_path / "messages.txt"
+    path.write_text(
+        "Traceback (most recent call last):\n  File x\nValueError: broken\nsome warning afterwards\n"
+    )
+    assert reading_module._last_words(path) == "ValueError: broken"
+    path.write_text("")
+    assert reading_module._last_words(path) == ""
