@@ -119,10 +119,19 @@ def simulate_measurements(
                             "complexity": complexity,
                             "frequency": frequency,
                         }
-                        moved = {(family, complexity): intercept + shift}
                         means = [
                             mean_skill(
-                                family, complexity, params, step * STEP_TOKENS, frequency, moved, slopes
+                                family,
+                                complexity,
+                                params,
+                                step * STEP_TOKENS,
+                                frequency,
+                                {
+                                    (family, complexity): intercept
+                                    + shift
+                                    - before_decay * (step != steps[-1])
+                                },
+                                slopes,
                             )
                             for step in steps
                         ]

@@ -1,0 +1,95 @@
+"""Scatter of new runs: precision by moments, probability and interval against sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixplan.laws.beta_noise import PRECISION_RANGE, fit_precision, interval, probability_at_least
+from mixplan.laws.bootstrap import line, run_weights
+
+
+@pytest.mark.parametrize("precision", [0.3, 1.0, 4.0, 20.0])
+def test_precision_is_recovered(precision: float) -> None:
+    generator = np.random.default_rng(0)
+    mean = generator.uniform(0.05, 0.95, 4000)
+    skill = generator.beta(mean * precision, (1 - mean) * precision)
+    assert fit_precision(skill, mean, np.ones(4000), 0) == pytest.approx(precision, rel=0.08)
+
+
+def test_precision_survives_exact_zeros_and_ones_and_stays_in_range() -> None:
+    mean = np.full(50, 0.5)
+    assert fit_precision(np.r_[np.zeros(25), np.ones(25)], mean, np.ones(50), 0) == PRECISION_RANGE[0]
+    assert fit_precision(mean, mean, np.ones(50), 0) == PRECISION_RANGE[1]
+
+
+def test_fitted_parameters_cost_precision() -> None:
+    skill, mean = np.array([0.2, 0.8, 0.4, 0.6]), np.full(4, 0.5)
+    # Σ(y − μ)² = 0.2, Σμ(1 − μ) = 1: 1/φ-variance ratio 5 without, 2.5 with 4/(4 − 2) for two parameters.
+    assert fit_precision(skill, mean, np.ones(4), 0) == pytest.approx(4.0)
+    assert fit_precision(skill, mean, np.ones(4), 2) == pytest.approx(1.5)
+
+
+def test_probability_and_interval_agree_with_sampling() -> None:
+    generator = np.random.default_rng(1)
+    mean = generator.beta(4, 2, size=(5, 60))  # 60 draws of each of 5 cells' means
+    precision = generator.uniform(0.5, 8, 60)
+    pick = generator.integers(0, 60, 200_000)
+    low, high = interval(mean, precision)
+    for cell in range(5):
+        m, p = mean[cell][pick], precision[pick]
+        sample = generator.beta(m * p, (1 - m) * p)
+        assert probability_at_least(0.8, mean, precision)[cell] == pytest.approx((sample >= 0.8).mean(), abs=0.006)
+        below, above = np.quantile(sample, [0.05, 0.95])
+        assert below - 0.015 <= low[cell] <= below + 0.003
+        assert above - 0.003 <= high[cell] <= above + 0.015
+
+
+def test_interval_of_a_nearly_certain_cell_includes_the_exact_end() -> None:
+    low, high = interval(np.array([[0.999], [0.001], [1.0], [0.0]]), np.array([5.0]))
+    assert high[0] == 1.0 and low[1] == 0.0
+    assert (low[2], high[2]) == (0.99, 1.0) and (low[3], high[3]) == (0.0, 0.01)
+
+
+def test_no_cells_no_intervals() -> None:
+    low, high = interval(np.empty((0, 3)), np.ones(3))
+    assert low.shape == high.shape == (0,)
+
+
+@given(
+    means=st.lists(st.floats(0, 1), min_size=2, max_size=2),
+    precision=st.floats(0.02, 1e4),
+    threshold=st.floats(0.05, 0.95),
+)
+@settings(max_examples=60, deadline=None)
+def test_higher_mean_is_never_worse(means: list[float], precision: float, threshold: float) -> None:
+    mean = np.sort(np.array(means))[:, None]
+    p = probability_at_least(threshold, mean, np.array([precision]))
+    low, high = interval(mean, np.array([precision]))
+    assert ((p >= 0) & (p <= 1)).all() and p[1] >= p[0] - 1e-9
+    assert low[1] >= low[0] and high[1] >= high[0] and (high >= low).all()
+
+
+@pytest.mark.parametrize("runs", [1, 2, 4, 12])
+def test_run_weights_have_mean_one_and_drop_no_run(runs: int) -> None:
+    weights = run_weights(runs, 500, np.random.default_rng(0))
+    assert weights.shape == (500, runs) and np.allclose(weights.mean(axis=1), 1) and (weights > 0).all()
+
+
+def test_bootstrap_of_a_line_has_the_spread_of_least_squares() -> None:
+    generator = np.random.default_rng(0)
+    x = np.linspace(-1, 1, 10)
+    ratios = []
+    for _ in range(40):
+        y = 1 + 2 * x + generator.normal(0, 0.3, 10)
+        slopes = line(x, y, run_weights(10, 300, generator))[:, 1]
+        ratios.append(slopes.std() / (0.3 / np.sqrt((x**2).sum())))
+    assert 0.8 < np.mean(ratios) < 1.35
+
+
+def test_line_recovers_exact_points_and_is_flat_at_a_single_x() -> None:
+    x, y = np.array([0.0, 1.0, 3.0]), np.array([1.0, 3.0, 7.0])
+    assert np.allclose(line(x, y, np.array([[1.0, 5.0, 0.2]])), [[1.0, 2.0]])
+    assert np.allclose(line(np.zeros(2), np.array([1.0, 3.0]), np.ones((1, 2))), [[2.0, 0.0]])
