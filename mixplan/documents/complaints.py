@@ -88,7 +88,7 @@ def _say(
         yield at, f"unknown key {name!r}{_suggest(kind, at)}"
     elif what == "missing":
         yield at, f"{name} is missing; it is required{_meaning(kind, at)}"
-    elif what == "invalid_key" or item["loc"][-1] == "[key]":
+    elif what == "invalid_key" or item["loc"][-1:] == ("[key]",):
         where = f"{dotted(at[:-1])}: " if at[:-1] else ""
         yield at, f"{where}the key {at[-1]!r} must be text; put it in quotes"
     elif what in _EXPECTED:
