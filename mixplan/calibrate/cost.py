@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mixplan.calibrate.encoding import encoder_for
 from mixplan.calibrate.injection import injected_share
+from mixplan.calibrate.prepared import Prepared, check_fit
 from mixplan.calibrate.runs import RunSpec, plan_runs
 from mixplan.calibrate.tasks import Cell, make_cells, reserved_symbols
 from mixplan.calibrate.vocabulary import vocabulary
@@ -87,11 +88,12 @@ def price(spec: CalibrationSpec, base: Path, slots: int | None = None) -> Ladder
         slots: runs side by side, instead of what `engine` says.
 
     Raises:
-        InputError: the tokenizer or a user's task cannot be read.
+        InputError: the tokenizer or a user's task cannot be read, or the injections do not fit the sequences.
     """
     words = vocabulary(spec.tokenizer, base)
     encode = encoder_for(spec.tokenizer, base) if spec.user_tasks else None
     runs = plan_runs(spec, words.size + reserved_symbols(spec))
+    check_fit(Prepared(Path(), base, spec, words.size, words.end_of_document_id, {}))
     # Lengths and counts of instances do not depend on the seed, only on the variant of the user's own tasks.
     cells = {
         variant: make_cells(spec, spec.seeds[0], variant, words.size, base, encode)

@@ -112,7 +112,7 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
                 "with these: give another folder with -o, or restore the settings"
             )
         prepared = Prepared(out, base, spec, before.base_vocab, before.end_of_document_id, before.facts)
-        notes += _check_fit(prepared)
+        notes += check_fit(prepared)
         notes.append(f"{out}: continuing; the corpus stays as it was prepared")
     else:
         from mixplan.calibrate.corpus import load_corpus
@@ -128,7 +128,7 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
             "versions": _versions(),
         }
         prepared = Prepared(out, base, spec, corpus.vocab_size, corpus.end_of_document_id, facts)
-        notes += _check_fit(prepared)
+        notes += check_fit(prepared)
         write_text(out / _MARK, "A ladder of mixplan calibrate is being made here.\n")
         _write_tokens(out / "corpus" / "train.npy", corpus.train)
         _write_tokens(out / "corpus" / "held_out.npy", corpus.held_out)
@@ -157,7 +157,7 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
     return prepared, notes
 
 
-def _check_fit(prepared: Prepared) -> list[str]:
+def check_fit(prepared: Prepared) -> list[str]:
     """Every instance fits a sequence, every step's injections fit its batch, every cell occurs. Returns notes."""
     problems: list[str] = []
     notes: list[str] = []
