@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from simulate import INTERCEPTS, LADDER, mean_skill, simulate_measurements, true_lm_loss
 
-from mixplan.documents import Calibration, Measurements, Recipe, save, write_measurements
+from mixplan.documents import Calibration, Measurements, Recipe, Table, save, write_measurements
+from mixplan.documents.atomic import write_json
 from mixplan.documents.calibration import Backtest, BacktestCell, BacktestScore, FittedLaw, TaskCoverage
 from mixplan.documents.forecast import FloatArray, SkillForecast
 from mixplan.documents.recipe import Alternative, Binding, Cost, RecipeSource, RecipeTask, TaskPrediction
@@ -212,10 +214,87 @@ def recipe(common: str = "manuals", rare: str = "sums") -> Recipe:
     )
 
 
+def verification() -> dict[str, Any]:
+    """What verify says about the recipe's mixture: complete, one source in bursts."""
+    sources = []
+    for source, ratio in zip(recipe().sources, (0.97, 1.03, 2.05), strict=True):
+        spread = {
+            "windows": 100,
+            "mean_share": source.share,
+            "cv": 0.1 * ratio,
+            "cv_iid": 0.1,
+            "cv_ratio": ratio,
+            "empty_windows": 0,
+            "longest_gap_samples": 2300,
+            "longest_gap_iid_samples": 1350.5,
+        }
+        sources.append(
+            {
+                "name": source.name,
+                "role": source.role,
+                "samples_expected": source.choose,
+                "samples": source.choose,
+                "epochs": source.epochs,
+                "spread": spread,
+            }
+        )
+    samples = recipe().samples
+    return {
+        "passed": True,
+        "name": "demo",
+        "samples_expected": samples,
+        "samples": samples,
+        "sources": sources,
+    }
+
+
 def fill(folder: Path, seed: int = 1) -> Measurements:
-    """Write measurements/, calibration.json and recipe.yaml into `folder`."""
+    """Write measurements/, calibration.json, recipe.yaml and verify.json into `folder`."""
     measurements = simulate_measurements(seed=seed, precision=6)
     write_measurements(measurements, folder / "measurements")
     save(calibration_of(measurements), folder / "calibration.json")
     save(recipe(), folder / "recipe.yaml")
+    write_json(folder / "verify.json", verification())
     return measurements
+
+
+ATTACKS = (
+    "<img src=x onerror=window.hacked=1>",
+    "</title></style></script><script>window.hacked=1</script>",
+    "\"' onmouseover=window.hacked=1 x='",
+    "&lt;b&gt; \u2028 ]]> -->",
+)
+
+
+def hostile(folder: Path) -> None:
+    """A folder in which everything that may be free text tries to become markup."""
+    measurements = simulate_measurements(
+        rungs={ATTACKS[0]: 8_336, ATTACKS[1]: 18_648, "33k": 33_056}, seeds=1
+    )
+    tables = {}
+    for name in ("learning", "retention", "interference"):
+        columns = dict(getattr(measurements, name).columns)
+        columns["family"] = np.array(
+            [ATTACKS[2] if value == "comparison" else ATTACKS[3] for value in columns["family"]], dtype=object
+        )
+        columns["task"] = np.array([ATTACKS[0]] * len(columns["task"]), dtype=object)
+        tables[name] = Table(columns)
+    write_measurements(Measurements(**tables, provenance={"note": ATTACKS[1]}), folder / "measurements")
+    calibration = calibration_of(simulate_measurements(seed=1, precision=6)).model_dump()
+    calibration["warnings"] = list(ATTACKS)
+    calibration["provenance"] = {attack: attack for attack in ATTACKS}
+    calibration["backtest"]["verdict"] = ATTACKS[0]
+    calibration["backtest"]["left_out_rung"] = ATTACKS[1]
+    for cell in calibration["backtest"]["cells"]:
+        cell["family"] = ATTACKS[2]
+    save(Calibration.model_validate(calibration), folder / "calibration.json")
+    given = recipe().model_dump()
+    given["warnings"] = list(ATTACKS)
+    given["binds"][0]["constraint"] = ATTACKS[0]
+    given["cost"]["currency"] = ATTACKS[0]
+    given["unconstrained"]["note"] = ATTACKS[1]
+    for task in given["tasks"]:
+        task["family"] = ATTACKS[1]
+        task["recommended"]["why_extrapolated"] = list(ATTACKS)
+    save(Recipe.model_validate(given), folder / "recipe.yaml")
+    write_json(folder / "verify.json", {**verification(), "problems": list(ATTACKS), "passed": False})

@@ -89,10 +89,14 @@ def _of_kind(forecast: Forecast, kind: Kind, ladder: Ladder) -> list[Threshold]:
         up = learned(middle[:, None])[:, 0]
         low, high = np.where(up, low, middle), np.where(up, middle, high)
     return [
-        Threshold(float(high[r]), "inside")
-        if inside[r]
-        else Threshold(float(coarse[0]), "below")
-        if first[r] == 0
-        else Threshold(float(coarse[-1]), "above")
+        (
+            Threshold(float(high[r]), "inside")
+            if inside[r]
+            else (
+                Threshold(float(coarse[0]), "below")
+                if first[r] == 0
+                else Threshold(float(coarse[-1]), "above")
+            )
+        )
         for r in range(count)
     ]

@@ -8,10 +8,10 @@ import json
 from importlib import resources
 from typing import Any
 
-from mixplan.documents.calibration import Calibration
 from mixplan.documents.forecast import Forecast
 from mixplan.report import palette, summary
 from mixplan.report.cells import Ladder, ladder_of, rungs_of
+from mixplan.report.doubts import fit_warnings, mismatches
 from mixplan.report.figures import (
     backtest,
     cost,
@@ -126,42 +126,16 @@ def _summary(inputs: Inputs, ladder: Ladder | None, limits: dict[str, list[Thres
         summary.lead(ladder, inputs.calibration, inputs.recipe),
         tag("ul", *(tag("li", sentence) for sentence in said)),
     ]
-    if inputs.missing:
-        parts.append(
-            tag(
-                "div",
-                tag("strong", "Not in this folder"),
-                tag("ul", *(tag("li", line) for line in inputs.missing)),
-                class_="missing",
-            )
-        )
-    warnings = _warnings(inputs.calibration)
-    if warnings:
-        parts.append(
-            tag(
-                "div",
-                tag("strong", "The fit warns"),
-                tag("ul", *(tag("li", line) for line in warnings)),
-                class_="warning",
-            )
-        )
+    for title, lines in (
+        ("These files do not belong together", mismatches(inputs, ladder)),
+        ("Not in this folder", inputs.missing),
+        ("The fit warns", fit_warnings(inputs.calibration)),
+        ("The recommendation warns", inputs.recipe.warnings if inputs.recipe else []),
+    ):
+        if lines:
+            items = tag("ul", *(tag("li", line) for line in lines))
+            parts.append(tag("div", tag("strong", title), items, class_="warning"))
     return tag("section", *parts, class_="summary", id="summary")
-
-
-def _warnings(calibration: Calibration | None) -> list[str]:
-    if calibration is None:
-        return []
-    laws = {
-        "learning": calibration.learning,
-        "retention": calibration.retention,
-        "interference": calibration.interference,
-        "LM loss": calibration.lm_loss,
-    }
-    said = [
-        *calibration.warnings,
-        *(f"{name}: {line}" for name, law in laws.items() if law for line in law.warnings),
-    ]
-    return list(dict.fromkeys(said))
 
 
 def _picker(kinds: list[str]) -> Markup:

@@ -17,7 +17,7 @@ _VIRIDIS = (
 )
 _SKILL_LIGHT = ("f4f6f8", "9cc3e0", "0b4a80")
 _SKILL_DARK = ("20262d", "2f6ea3", "9bd3ff")
-LIGHT_PART, DARK_PART = (0.0, 0.80), (0.28, 1.0)  # of viridis: what stands out from the page's background
+LIGHT_PART, DARK_PART = (0.0, 0.80), (0.34, 1.0)  # of viridis: what stands out from the page's background
 
 
 def ramp(colours: tuple[str, ...], at: float) -> str:

@@ -18,6 +18,10 @@ from mixplan.report.markup import Markup, join, tag
 Array = NDArray[np.float64]
 
 
+# Ticks within a decade, sparse first: the first set that gives three ticks is taken.
+_LOG_MULTIPLES = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
+
+
 @dataclass(frozen=True)
 class Axis:
     """Maps data to the share 0…1 of the axis. `low` < `high`; both > 0 when `log`."""
@@ -36,8 +40,18 @@ class Axis:
         return np.asarray((given - self.low) / (self.high - self.low))
 
 
-def linear_axis(values: ArrayLike, label: str, include: Sequence[float] = (), ticks: int = 5) -> Axis:
-    """A linear axis that holds all finite values and `include`, ending on round ticks."""
+def linear_axis(
+    values: ArrayLike, label: str, include: Sequence[float] = (), ticks: int = 6, pad: float = 0.03
+) -> Axis:
+    """A linear axis around all finite values and `include`.
+
+    Args:
+        values: data.
+        label: name and unit.
+        include: values that must be on it, e.g. a baseline.
+        ticks: about how many.
+        pad: free space at each end, as a share of the axis; none at an end that is 0.
+    """
     given = np.concatenate(
         [np.asarray(values, dtype=np.float64).ravel(), np.asarray(include, dtype=np.float64)]
     )
@@ -45,21 +59,17 @@ def linear_axis(values: ArrayLike, label: str, include: Sequence[float] = (), ti
     low, high = (float(given.min()), float(given.max())) if len(given) else (0.0, 1.0)
     if high - low <= 1e-12 * max(abs(high), abs(low), 1e-300):
         low, high = low - (abs(low) / 10 or 0.5), high + (abs(high) / 10 or 0.5)
+    room = pad * (high - low)
+    low, high = low - (room if low != 0 else 0), high + (room if high != 0 else 0)
     step = _round_step((high - low) / ticks)
-    low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    steps = round((high - low) / step)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    exponent = decimals > 4 or step >= 1e5
-    marks = [low + i * step for i in range(steps + 1)]
-    return Axis(
-        low,
-        high,
-        label,
-        ticks=tuple(
-            (m, text.general(round(m / step) * step, 2) if exponent else text.fixed(m, decimals))
-            for m in marks
-        ),
+    short = decimals <= 4 and step < 1e5
+    places = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    marks = tuple(
+        (i * step, text.fixed(i * step, decimals) if short else text.general(round(i * step, decimals), 3))
+        for i in places
     )
+    return Axis(low, high, label, ticks=marks)
 
 
 def log_axis(values: ArrayLike, label: str, words: bool = False, pad: float = 0.04) -> Axis:
@@ -78,17 +88,17 @@ def log_axis(values: ArrayLike, label: str, words: bool = False, pad: float = 0.
         low, high = low / 1.5, high * 1.5
     room = (high / low) ** pad
     low, high = low / room, high * room
-    decades = math.log10(high / low)
-    multiples = (1,) if decades > 2.2 else (1, 3) if decades > 1.3 else (1, 2, 5)
-    every = max(1, math.ceil(decades / 6))
+    every = max(1, math.ceil(math.log10(high / low) / 6))
     name = text.count if words else text.power
-    marks = [
-        multiple * 10.0**exponent
-        for exponent in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for multiple in multiples
-        if exponent % every == 0
+    exponents = [
+        e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) if e % every == 0
     ]
-    return Axis(low, high, label, True, tuple((m, name(m)) for m in marks if low <= m <= high))
+    marks: list[float] = []
+    for multiples in _LOG_MULTIPLES:
+        marks = [m * 10.0**e for e in exponents for m in multiples if low <= m * 10.0**e <= high]
+        if len(marks) >= 3:
+            break
+    return Axis(low, high, label, True, tuple((m, name(m)) for m in marks))
 
 
 @dataclass(frozen=True)

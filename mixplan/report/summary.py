@@ -37,12 +37,8 @@ def lead(ladder: Ladder | None, calibration: Calibration | None, recipe: Recipe 
             )
         )
     if recipe is not None:
-        items.append(
-            (
-                f"{text.count(recipe.block_params)} · {text.count(recipe.tokens)}",
-                "recommended block parameters · training tokens",
-            )
-        )
+        said = f"block parameters recommended, on {text.count(recipe.tokens)} training tokens"
+        items.append((text.count(recipe.block_params), said))
     if not items:
         return None
     return tag("dl", *(tag("div", tag("dd", value), tag("dt", name)) for value, name in items), class_="lead")
@@ -125,9 +121,7 @@ def _thresholds(ladder: Ladder, limits: dict[str, list[Threshold]]) -> str:
 
 
 def _backtest(backtest: Backtest) -> str:
-    scores = ", ".join(f"{score.forecast} {text.fixed(score.skill_brier, 4)}" for score in backtest.scores)
-    listed = f" Mean squared error of skill: {scores}." if scores else ""
-    return f"Backtest on {backtest.left_out_rung}: {backtest.verdict.rstrip('.')}.{listed}"
+    return f"Backtest on {backtest.left_out_rung}: {backtest.verdict.rstrip('.')}."
 
 
 def _recipe(recipe: Recipe) -> str:

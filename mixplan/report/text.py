@@ -77,8 +77,8 @@ def one_in(frequency: float) -> str:
 
 
 def kind_name(family: str, complexity: float) -> str:
-    """A task kind: `modular addition, 5`. The complexity's meaning is the family's own."""
-    return f"{re.sub(r'_+', ' ', family)}, {complexity:g}"
+    """A task kind: `modular addition (5)`. The complexity's meaning is the family's own."""
+    return f"{re.sub(r'_+', ' ', family)} ({complexity:g})"
 
 
 def listing(items: list[str], most: int = 6) -> str:

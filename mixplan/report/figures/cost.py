@@ -44,11 +44,17 @@ def figure(recipe: Recipe) -> Figure:
     ]
     if recipe.binds:
         rows = [
-            [bind.constraint, text.general(bind.value), text.general(bind.limit)] for bind in recipe.binds
+            [
+                bind.constraint,
+                text.general(bind.value),
+                text.general(bind.limit),
+                text.power(bind.flops_without, 3),
+            ]
+            for bind in recipe.binds
         ]
-        parts.append(table(["Limit that binds", "Used", "Allowed"], rows))
+        parts.append(table(["Limit that binds", "Used", "Allowed", "FLOPs without it"], rows))
     else:
-        parts.append(tag("p", "No limit binds: the answer would be the same with looser ones."))
+        parts.append(tag("p", "The recipe names no limit that binds."))
     others = [("without the caps", recipe.unconstrained)] if recipe.unconstrained is not None else []
     others += [("best at this size", candidate) for candidate in recipe.candidates]
     if others:

@@ -24,7 +24,7 @@ def figure(ladder: Ladder, sizes: Sizes, forecast: Forecast | None) -> Figure:
         np.concatenate([kind.frequency for kind in ladder.kinds]), "Frequency (instances per training token)"
     )
     lows = [kind.low.ravel() for kind in ladder.kinds]
-    y = linear_axis(np.concatenate(lows), "Skill (0 = chance, 1 = perfect)", include=[0.0, 1.0], ticks=7)
+    y = linear_axis(np.concatenate(lows), "Skill (0 = chance, 1 = perfect)", include=[0.0, 1.0], ticks=8)
     panels = [
         panel(kind.name, _curves(kind, ladder, sizes, forecast, Panel(x, y)), kind=kind.name)
         for kind in ladder.kinds
@@ -137,10 +137,15 @@ def _reach(ladder: Ladder) -> str:
     ratio = float(np.median(small[both] / large[both]))
     if abs(ratio - 1) < 1e-9:
         return f"{said}; where both did, down to the same frequency (median)."
-    times = (
-        f"{text.general(ratio, 2)} times lower" if ratio > 1 else f"{text.general(1 / ratio, 2)} times higher"
+    if ratio > 1:
+        return (
+            f"{said}; where both did, the largest makes do with {text.general(ratio, 2)} times lower"
+            " frequencies (median)."
+        )
+    return (
+        f"{said}; where both did, the largest needs {text.general(1 / ratio, 2)} times higher frequencies"
+        " (median)."
     )
-    return f"{said}; where both did, the largest needs frequencies {times} (median)."
 
 
 def _tokens(ladder: Ladder) -> str:

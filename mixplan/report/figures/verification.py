@@ -48,7 +48,7 @@ def _samples(verified: Verified) -> Markup:
     for i, s in enumerate(verified.sources):
         tips = (f"{s.name}\nrecipe {s.samples_expected:,} samples", f"{s.name}\nread {s.samples:,} samples")
         marks += dumbbell(axis, i, s.samples_expected, s.samples, tips)
-    names = [(s.name, f"{s.samples - s.samples_expected:+,}".replace("-", "−")) for s in verified.sources]
+    names = [(s.name, _difference(s.samples - s.samples_expected)) for s in verified.sources]
     return rows_drawing(
         names, axis, marks, f"Samples read against the recipe's, per source. {_finding(verified)}"
     )
@@ -109,6 +109,10 @@ def _table(verified: Verified) -> Markup:
         "Gap at random",
     ]
     return table(columns, rows, "Samples per source; gaps in samples", words=2)
+
+
+def _difference(samples: int) -> str:
+    return f"{samples:+,}".replace("-", "−") if samples else "0"
 
 
 def _finding(verified: Verified) -> str:
