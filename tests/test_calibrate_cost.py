@@ -150,7 +150,7 @@ def test_a_user_s_task_is_a_run_per_frequency_and_its_length_counts(tmp_path: Pa
 
 def test_what_does_not_fit_is_said_before_anything_starts(tmp_path: Path) -> None:
     many = [{"family": "comparison", "complexities": [4], "frequencies": [0.2, 0.1]}]
-    with pytest.raises(InputError, match="the injections take 120% of a step's tokens"):
+    with pytest.raises(InputError, match="the injections take 120% of"):
         price(spec(tasks=many), tmp_path)
     rare = [{"family": "comparison", "complexities": [4], "frequencies": [1e-9]}]
     with pytest.raises(InputError, match="gives no instance in the"):

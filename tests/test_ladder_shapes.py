@@ -1,0 +1,107 @@
+"""Parameter counts and FLOPs of every preset against the real model and against the sources' own numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mixplan.documents.shapes import PRESETS, ModelShape
+
+VOCAB = 1000
+
+# arXiv 2605.29548: total parameters, with 50,304 tokens of vocabulary.
+PAPER_TOTALS = {
+    "paper_4M": 6_963_200, "paper_20M": 28_753_920, "paper_300M": 371_458_048, "paper_1B": 1_279_787_008,
+    "paper_4B": 4_707_057_664,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def build() -> Any:
+    from mixplan.compat import ensure_torchvision_imports
+
+    ensure_torchvision_imports()
+    import torch
+    from transformers import Olmo2Config, Olmo2ForCausalLM
+
+    def on_meta(shape: ModelShape) -> Any:
+        config = Olmo2Config(
+            vocab_size=VOCAB,
+            hidden_size=shape.d_model,
+            intermediate_size=shape.d_ffn,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            tie_word_embeddings=False,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=None,
+        )
+        with torch.device("meta"):
+            return Olmo2ForCausalLM(config)
+
+    return on_meta
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", PRESETS.values(), ids=lambda shape: shape.name)
+def test_counts_are_the_real_model_s(build: Any, shape: ModelShape) -> None:
+    named = dict(build(shape).named_parameters())
+    outside = {name for name in named if "embed_tokens" in name or "lm_head" in name}
+    assert len(outside) == 2
+    assert shape.block_params == sum(p.numel() for name, p in named.items() if name not in outside)
+    assert shape.total_params(VOCAB) == sum(p.numel() for p in named.values())
+    matrices = (p for name, p in named.items() if name not in outside and p.ndim == 2)
+    assert shape.matmul_params == sum(p.numel() for p in matrices)
+
+
+@pytest.mark.slow
+def test_flops_are_what_torch_counts(build: Any) -> None:
+    """torch counts every matrix product of a forward and backward pass, attention in full when it is plain."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shape = PRESETS["cpu_33k"]
+    model = build(shape).to_empty(device="cpu")
+    model.set_attn_implementation("eager")
+    length, rows = 64, 2
+    tokens = torch.zeros(rows, length, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        model(tokens).logits.sum().backward()
+    rotary = (
+        2 * (shape.d_model // shape.heads // 2) * length
+    )  # angles of the positions: once a batch, not trained
+    expected = shape.flops_per_token(VOCAB, length) * rows * length
+    assert abs(counter.get_total_flops() - expected) <= rotary
+
+
+@pytest.mark.parametrize("name", PAPER_TOTALS)
+def test_totals_of_the_paper(name: str) -> None:
+    """The paper's totals have no norm gains in them: matrices and both embeddings give them exactly."""
+    shape = PRESETS[name]
+    assert shape.matmul_params + 2 * 50_304 * shape.d_model == PAPER_TOTALS[name]
+
+
+def test_presets_grow_and_names_are_unique() -> None:
+    assert len(PRESETS) == 38
+    for family in ("cpu_", "paper_"):
+        sizes = [shape.block_params for name, shape in PRESETS.items() if name.startswith(family)]
+        assert sizes == sorted(sizes) and len(set(sizes)) == len(sizes)
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [("cpu_8k", 8336), ("cpu_19k", 18648), ("cpu_33k", 33056), ("cpu_74k", 74160), ("cpu_132k", 131648),
+     ("cpu_296k", 295776)],
+)  # fmt: skip
+def test_cpu_rungs_are_named_after_their_size(name: str, block: int) -> None:
+    assert PRESETS[name].block_params == block
+    assert name == f"cpu_{round(block / 1000)}k"
+
+
+def test_heads_must_divide_into_even_widths() -> None:
+    with pytest.raises(
+        ValueError, match=r"heads=4 must divide d_model=12 into an even head width; use one of \[1, 2"
+    ):
+        ModelShape(name="x", d_model=12, layers=1, heads=4, d_ffn=8)
