@@ -19,14 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes_making import write_plan, write_recipe, write_text
 
-from mixplan.documents.loading import load
 from mixplan.documents.mixture import Mixture
 from mixplan.errors import InputError
 from mixplan.recipes import reading as reading_module
 from mixplan.recipes import verifying
 from mixplan.recipes.building import build
 from mixplan.recipes.emitting import emit
-from mixplan.recipes.reading import RECORD, read_mixture, record
+from mixplan.recipes.reading import RECORD, record
 from mixplan.recipes.shards import ShardCheck
 from mixplan.recipes.verifying import verify
 
@@ -65,7 +64,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Read in this process instead of in one of its own, which takes seconds to start."""
 
-    def watch(folder: Path, *_: Any) -> int:
+    def watch(command: list[str], folder: Path, *_: Any) -> int:
         (folder / "messages.txt").touch()
         record(folder, workers=0)
         return 0
@@ -152,7 +151,7 @@ def test_command_verifies_and_measures_evenness(sources: Path, tmp_path: Path) -
 
 def test_bursts_are_reported(sources: Path, tmp_path: Path, here: None) -> None:
     (tmp_path / "mds").symlink_to(sources / "mds")
-    emit(write_recipe(tmp_path, {"code": 3_000, "rare": 100}, ("rare",)), tmp_path / "out", block_samples=60)
+    emit(write_recipe(tmp_path, {"code": 3_000, "rare": 100}, ("rare",)), tmp_path / "out", block_samples=200)
     found = verify(tmp_path / "out")
     assert found.passed
     rare = found.sources[1].spread
@@ -204,6 +203,23 @@ def test_copied_sources_leave_the_originals_alone(small: Path, here: None) -> No
     assert [source.samples for source in found.sources] == [150, 30]
     assert sorted(path.name for path in packed.iterdir()) == before
     assert not (small / "cache").exists()
+
+
+def test_remote_data_of_another_amount_is_found(small: Path, here: None) -> None:
+    """emit cannot look into remote folders; verify sees what is there."""
+
+    def move(data: dict[str, Any]) -> None:
+        data["streams"]["s97"].update(remote=str(small / "mds" / "s40"), local=str(small / "cache"))
+        data["streams"]["s40"].update(remote=str(small / "mds" / "s97"), local=str(small / "cache2"))
+        data["index_sha256"] = {}
+
+    rewrite(small / "out", move)
+    found = verify(small / "out")
+    assert [source.samples for source in found.sources] == [150, 30]
+    assert any(
+        "holds 640 tokens, but the recipe was computed for 1,552" in problem for problem in found.problems
+    )
+    assert len(found.problems) == 2
 
 
 # --- damage ---
@@ -267,16 +283,35 @@ def test_early_end_without_an_exception_is_found(small: Path, monkeypatch: pytes
     assert shared_memory() <= before
 
 
-@pytest.mark.slow
-def test_a_hanging_reader_is_ended(small: Path) -> None:
-    before = shared_memory()
-    shard(small).unlink()
-    os.mkfifo(shard(small))  # opening it waits for a writer that never comes
-    mixture = load(small / "out" / "streams.yaml", Mixture)
-    read = read_mixture(mixture, {}, workers=1, stall_seconds=10.0)
-    assert read.ended == "stalled"
-    assert len(read.records) < 180
-    assert shared_memory() <= before
+HANGING = """
+import os, sys
+from multiprocessing import resource_tracker, shared_memory
+held = shared_memory.SharedMemory(create=True, size=64)
+folder = sys.argv[1]
+with open(folder + "/order.bin", "ab") as order:
+    order.write(bytes(28))
+os.mkfifo(folder + "/never")
+worker = os.fork()
+if worker:
+    with open(folder + "/ids", "w") as ids:
+        ids.write(f"{os.getpid()} {worker} {held.name}")
+open(folder + "/never", "rb")  # waits for a writer that never comes
+"""
+
+
+def test_a_hanging_reader_is_ended_with_its_workers(tmp_path: Path) -> None:
+    """A process and its worker that wait for a file for ever, and hold shared memory."""
+    (tmp_path / "order.bin").touch()
+    seen: list[int] = []
+    command = [sys.executable, "-c", HANGING, str(tmp_path)]
+    assert reading_module._watch(command, tmp_path, 3.0, seen.append) is None
+    assert seen == [1]
+    *processes, memory = (tmp_path / "ids").read_text().split()
+    assert len(set(processes)) == 2
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(process), 0)
+    assert not Path("/dev/shm", memory).exists()
 
 
 def test_index_that_changed_since_emit(small: Path, sources: Path) -> None:
@@ -284,6 +319,14 @@ def test_index_that_changed_since_emit(small: Path, sources: Path) -> None:
     shutil.copytree(sources / "mds" / "s160", small / "mds" / "s40")
     found = verify(small / "out")
     assert any("is not the one that the mixture was emitted for" in problem for problem in found.problems)
+
+
+def test_incomplete_index_is_an_answer(small: Path) -> None:
+    path = small / "mds" / "s40" / "index.json"
+    index = json.loads(path.read_text())
+    del index["shards"][2]["raw_data"]["bytes"]
+    path.write_text(json.dumps(index))
+    assert "shard 2 has no file name and size" in verify(small / "out").problems[0]
 
 
 def test_missing_folder_is_an_answer(small: Path) -> None:

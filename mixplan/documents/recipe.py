@@ -46,7 +46,7 @@ class RecipeSource(Part):
     choose: Whole
     """Samples of `sequence_length` tokens, over the whole run."""
     mds: str | None = None
-    """Folder or URL of its MDS shards."""
+    """Folder of its MDS shards, relative to this file, or a URL that Streaming understands."""
 
 
 class TaskPrediction(Part):

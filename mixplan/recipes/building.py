@@ -15,14 +15,13 @@ import numpy as np
 from mixplan.compat import ensure_torchvision_imports
 from mixplan.documents.atomic import refuse_foreign
 from mixplan.documents.loading import load, save
-from mixplan.documents.mds_index import INDEX
 from mixplan.documents.mixture import SourceBuild
-from mixplan.documents.plan import Plan, PlanSource
-from mixplan.documents.suggest import did_you_mean
-from mixplan.errors import InputError, MixplanError
-from mixplan.recipes.folders import is_url, written_whole
+from mixplan.documents.plan import Plan
+from mixplan.errors import InputError
+from mixplan.recipes.folders import written_whole
+from mixplan.recipes.jobs import Job, plan_jobs, select, too_short
 from mixplan.recipes.shards import check_shards
-from mixplan.recipes.texts import collect, input_sha256, read_documents
+from mixplan.recipes.texts import input_sha256, read_documents
 from mixplan.recipes.tokenizing import Encoder, open_encoder
 
 SOURCE = "source.json"
@@ -45,13 +44,6 @@ class BuiltSource:
     build: SourceBuild
     skipped: bool
     """True when the folder already held this very build."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    source: PlanSource
-    folder: Path
-    files: list[Path]
 
 
 def build(
@@ -77,15 +69,14 @@ def build(
     plan_path = Path(plan_path)
     plan = load(plan_path, Plan)
     base = plan_path.resolve().parent
-    sources = _selected(plan, list(names))
+    sources = select(plan, list(names))
     encoder = open_encoder(plan.tokenizer, base)
     if encoder.vocab_size > plan.vocabulary:
         raise InputError(
             f"{plan_path}: the tokenizer has {encoder.vocab_size} tokens, more than "
-            f"vocab_size={plan.vocabulary}; "
-            f"set vocab_size to at least {encoder.vocab_size}"
+            f"vocab_size={plan.vocabulary}; set vocab_size to at least {encoder.vocab_size}"
         )
-    jobs = _jobs(plan, sources, base, encoder)
+    jobs = plan_jobs(plan, sources, base, encoder)
     built: list[BuiltSource | None] = []
     problems: list[str] = []
     for job in jobs:  # what is already there is judged before anything is written
@@ -95,76 +86,12 @@ def build(
             problems += error.problems
     if problems:
         raise InputError(problems)
-    return [
-        done or _build_one(job, plan, encoder, progress) for job, done in zip(jobs, built, strict=True)
-    ]  # fmt: skip
-
-
-def _selected(plan: Plan, names: list[str]) -> list[PlanSource]:
-    """The sources to build."""
-    known = {source.name: source for source in plan.sources}
-    problems = [
-        f"no source is called {name!r}{did_you_mean(name, known)}" for name in names if name not in known
-    ]
-    problems += [
-        f"source {name!r} has no `text`, so there is nothing to build it from"
-        for name in names
-        if name in known and not known[name].text
-    ]
-    if problems:
-        raise InputError(problems)
-    sources = [s for s in plan.sources if s.text and (not names or s.name in names)]
-    if not sources:
-        raise InputError(
-            "no source of the plan has `text`; give the text files of those that are to be built"
-        )
-    return sources
-
-
-def _jobs(plan: Plan, sources: list[PlanSource], base: Path, encoder: Encoder) -> list[_Job]:
-    """Where each source goes and from which files; every problem at once."""
-    problems: list[str] = []
-    jobs: list[_Job] = []
-    local = {
-        s.name: (base / Path(s.mds).expanduser()).resolve()
-        for s in plan.sources
-        if s.mds and not is_url(s.mds)
-    }
-    for source in sources:
-        name = f"source {source.name!r}"
-        if source.mds is None:
-            problems.append(
-                f"{name} has `text` but no `mds`; say which folder its shards go to, e.g. mds/{source.name}"
-            )
-            continue
-        if is_url(source.mds):
-            problems.append(
-                f"{name}: build writes to a local folder, not to {source.mds}; build locally, then upload"
-            )
-            continue
-        folder = local[source.name]
-        twins = [other for other, place in local.items() if place == folder and other != source.name]
-        if twins:
-            problems.append(f"{name} and {twins[0]!r} have the same mds folder {folder}; each needs its own")
-            continue
-        try:
-            files = collect(source.text, source.pattern, base, local.values())
-        except InputError as error:
-            problems += [f"{name}: {problem}" for problem in error.problems]
-            continue
-        tokens = sum(path.stat().st_size + 1 for path in files)
-        if encoder.kind == "bytes" and tokens < plan.sequence_length:
-            problems.append(_too_short(source.name, tokens, plan.sequence_length))
-            continue
-        jobs.append(_Job(source, folder, files))
-    if problems:
-        raise InputError(problems)
-    return jobs
+    return [done or _build_one(job, plan, encoder, progress) for job, done in zip(jobs, built, strict=True)]
 
 
 def _already(
-    job: _Job, plan: Plan, encoder: Encoder, check_hashes: bool, progress: Progress
-) -> BuiltSource | None:  # fmt: skip
+    job: Job, plan: Plan, encoder: Encoder, check_hashes: bool, progress: Progress
+) -> BuiltSource | None:
     """The build that the folder holds, when it is the one that is asked for; nothing when there is none."""
     marker = job.folder / SOURCE
     if not marker.is_file():
@@ -196,7 +123,7 @@ def _already(
     return BuiltSource(job.folder, there, skipped=True)
 
 
-def _build_one(job: _Job, plan: Plan, encoder: Encoder, progress: Progress) -> BuiltSource:
+def _build_one(job: Job, plan: Plan, encoder: Encoder, progress: Progress) -> BuiltSource:
     """Write one source into a hidden sibling folder, and rename that when it is whole."""
     ensure_torchvision_imports()
     from streaming import MDSWriter
@@ -215,7 +142,7 @@ def _build_one(job: _Job, plan: Plan, encoder: Encoder, progress: Progress) -> B
         ) as writer:
             samples, left_over = _pack(pieces, length, writer.write, lambda text: progress(f"{name}: {text}"))
         if not samples:
-            raise InputError(_too_short(name, left_over, length))
+            raise InputError(too_short(name, left_over, length))
         result = SourceBuild(
             name=name,
             samples=samples,
@@ -231,8 +158,6 @@ def _build_one(job: _Job, plan: Plan, encoder: Encoder, progress: Progress) -> B
             end_of_document_id=encoder.end_of_document_id,
         )
         save(result, partial / SOURCE)
-        if not (partial / INDEX).is_file():
-            raise MixplanError(f"source {name!r}: Streaming wrote no {INDEX}; see the messages above")
     return BuiltSource(job.folder, result, skipped=False)
 
 
@@ -262,10 +187,3 @@ def _shard_bytes(tokens: int, length: int) -> int:
     sample_bytes = 4 * length + _SAMPLE_HEADER_BYTES
     samples = max(1, tokens // length // _SHARDS_AT_LEAST)
     return _SHARD_HEADER_BYTES + sample_bytes * min(samples, max(1, _SHARD_BYTES_AT_MOST // sample_bytes))
-
-
-def _too_short(name: str, tokens: int, length: int) -> str:
-    return (
-        f"source {name!r} has {tokens:,} tokens, less than one sample of {length:,}; "
-        "add text, or lower sequence_length"
-    )

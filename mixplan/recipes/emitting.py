@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +12,20 @@ from typing import Literal
 from mixplan.documents.atomic import refuse_foreign, write_text
 from mixplan.documents.base import Document
 from mixplan.documents.loading import load
-from mixplan.documents.mds_index import INDEX, MdsCount, count_tokens
-from mixplan.documents.mixture import DatasetSettings, Mixture, SourceBuild, StreamSettings
-from mixplan.documents.recipe import Recipe, RecipeSource
+from mixplan.documents.mds_index import INDEX, count_tokens
+from mixplan.documents.mixture import DatasetSettings, Mixture, StreamSettings
+from mixplan.documents.recipe import Recipe
 from mixplan.documents.syntax import dump_yaml
 from mixplan.errors import InputError
-from mixplan.recipes.building import SOURCE
+from mixplan.recipes.fitting import check_source
 from mixplan.recipes.folders import is_url
 
 STREAMS, WEIGHTS, RECIPE, LOADER = "streams.yaml", "weights.json", "recipe.yaml", "loader.py"
 FORMATS = ("streaming", "weights")
 # Picking fractions of epochs sample by sample is the most even over shards; beyond this many samples it takes
-# minutes at every start, and whole runs of samples are picked instead.
+# minutes at every start, and 256 samples are picked together instead.
 _PICK_SINGLY_UP_TO = 5_000_000
 _PICK_TOGETHER = 256
-# How far the data may differ from the amount that the recipe was computed for.
-_TOKENS_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -96,9 +93,8 @@ One epoch is the whole run: `choose` is exact, do not add epoch_size, proportion
 
 
 def _yaml(document: Document, header: str) -> str:
-    return "".join(f"# {line}\n" for line in header.splitlines()) + dump_yaml(
-        document.model_dump(mode="json")
-    )
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    return comment + dump_yaml(document.model_dump(mode="json"))
 
 
 def _weights(recipe: Recipe) -> str:
@@ -146,20 +142,19 @@ def _mixture(recipe: Recipe, folder: Path, block_samples: int | None) -> tuple[M
         elif source.mds is None:
             problems.append(
                 f"source {source.name!r} has no `mds`; say where its shards are, or use --format weights"
-            )  # fmt: skip
+            )
         elif is_url(source.mds):
             cache = str(folder / "cache" / source.name)
             streams[source.name] = StreamSettings(local=cache, remote=source.mds, choose=source.choose)
             notes.append(
-                f"source {source.name!r} is remote: its length and size were not checked; `mixplan verify` "
-                "does, "
-                f"and the loader keeps its shards in {cache}"
+                f"source {source.name!r} is remote: its length and size were not checked (`mixplan verify` "
+                f"does); the loader keeps its shards in {cache}"
             )
         else:
             place = Path(source.mds)
             try:
                 counted = count_tokens(place)
-                notes += _check_source(recipe, source, place, counted)
+                notes += check_source(recipe, source, place, counted)
             except InputError as error:
                 problems += [f"source {source.name!r}: {problem}" for problem in error.problems]
                 continue
@@ -177,7 +172,7 @@ def _mixture(recipe: Recipe, folder: Path, block_samples: int | None) -> tuple[M
     if len(columns) > 1:
         shown = "; ".join(f"{column!r} in {', '.join(names)}" for column, names in columns.items())
         problems.append(
-            f"the sources keep their tokens in differently named columns: {shown}; build them alike"
+            f"the sources keep their tokens in columns of different names: {shown}; build them alike"
         )
     if problems:
         raise InputError(problems)
@@ -200,51 +195,6 @@ def _mixture(recipe: Recipe, folder: Path, block_samples: int | None) -> tuple[M
     return mixture.model_copy(update={"fingerprint": mixture.digest()}), notes
 
 
-def _check_source(recipe: Recipe, source: RecipeSource, folder: Path, counted: MdsCount) -> list[str]:
-    """Notes on whether a local folder holds what the recipe assumed; raises InputError with every problem."""
-    problems: list[str] = []
-    if counted.sequence_length != recipe.sequence_length:
-        problems.append(
-            f"{folder} holds samples of {counted.sequence_length:,} tokens, the recipe's have "
-            f"{recipe.sequence_length:,}; build the source with that sequence_length"
-        )
-    most = math.floor(source.max_epochs * counted.samples) + 1
-    if source.choose > most and counted.sequence_length == recipe.sequence_length:
-        problems.append(
-            f"choose={source.choose:,} is {source.choose / counted.samples:.3g} epochs of the "
-            f"{counted.samples:,} "
-            f"samples in {folder}, more than max_epochs={source.max_epochs:g} allows; choose at most "
-            f"{most:,}, get "
-            "more data, or raise max_epochs"
-        )
-    off = abs(counted.tokens - source.tokens_available)
-    if off > max(_TOKENS_TOLERANCE * source.tokens_available, counted.sequence_length):
-        problems.append(
-            f"{folder} holds {counted.tokens:,} tokens, but the recipe was computed for "
-            f"{source.tokens_available:,.0f} (tokens_available); recommend again with the data as it is"
-        )
-    if (folder / SOURCE).is_file():
-        built = load(folder / SOURCE, SourceBuild)
-        if built.tokenizer != recipe.tokenizer.kind and recipe.tokenizer.kind != "none":
-            problems.append(
-                f"{folder} was built with the tokenizer {built.tokenizer}, the recipe is for "
-                f"{recipe.tokenizer.kind}"
-            )
-        if built.vocab_size > recipe.vocab_size:
-            problems.append(
-                f"{folder} has tokens of a vocabulary of {built.vocab_size}, the recipe's is "
-                f"{recipe.vocab_size}"
-            )
-    if problems:
-        raise InputError(problems)
-    if off >= counted.sequence_length:
-        return [
-            f"source {source.name!r}: {folder} holds {counted.tokens:,} tokens, the recipe was computed for "
-            f"{source.tokens_available:,.0f}; the realised epochs are {source.choose / counted.samples:.4g}"
-        ]
-    return []
-
-
 def _refuse_changes(folder: Path, texts: dict[str, str], force: bool) -> None:
     """Files of the same mixture may be written again; those of another one only with force."""
     changed = [
@@ -256,9 +206,8 @@ def _refuse_changes(folder: Path, texts: dict[str, str], force: bool) -> None:
         return
     if not force:
         raise InputError(
-            f"{folder} holds another mixture ({', '.join(changed)} would change); a run that trains on it "
-            "could not "
-            "be resumed: give another folder with -o, or add --force"
+            f"{folder} holds another mixture ({', '.join(changed)} would change), which a run may be training "
+            "on: give another folder with -o, or add --force"
         )
     for name in (STREAMS, RECIPE, LOADER):  # of the other mixture, when only weights are written now
         if name not in texts:

@@ -26,29 +26,30 @@ def written_whole(target: Path) -> Iterator[Path]:
     It lies in a hidden sibling of `target`, which a killed process leaves behind and the next one removes.
     That sibling is locked while its process lives, so that of two side by side none removes the other's work.
     `target` must be missing or empty.
+
+    Raises:
+        InputError: writing failed (no permission, disk full, `target` was filled meanwhile); nothing is left.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}.partial-"
-    with ExitStack() as locks:
-        with _locked(target.parent):  # so that nobody finds the new sibling before it is locked itself
-            for leftover in target.parent.glob(f"{prefix}*"):
-                _remove_unless_locked(leftover)
-            hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-            locks.enter_context(_locked(hidden))
-        try:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as undo:
+            with _locked(target.parent):  # so that nobody finds the new sibling before it is locked itself
+                for leftover in target.parent.glob(f"{prefix}*"):
+                    _remove_unless_locked(leftover)
+                hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+                undo.enter_context(_locked(hidden))
+            undo.callback(shutil.rmtree, hidden, ignore_errors=True)
             written = hidden / "folder"
             yield written
             umask = os.umask(0)
             os.umask(umask)
             written.chmod(0o777 & ~umask)
-            try:
-                written.rename(target)
-            except OSError as error:
-                raise InputError(
-                    f"{target} was filled by something else meanwhile ({error.strerror})"
-                ) from None
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
+            written.rename(target)
+    except OSError as error:
+        raise InputError(
+            f"{target} cannot be written: {error.strerror or error}; nothing was left there"
+        ) from None
 
 
 @contextmanager

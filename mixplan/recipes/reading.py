@@ -87,7 +87,8 @@ def read_mixture(
         folder = Path(scratch)
         save(mixture.model_copy(update={"streams": streams}), folder / _STREAMS)
         (folder / _ORDER).touch()
-        code = _watch(folder, workers, stall_seconds, progress)
+        command = [sys.executable, "-m", "mixplan.recipes.reading", str(folder), str(workers)]
+        code = _watch(command, folder, stall_seconds, progress)
         raw = (folder / _ORDER).read_bytes()
         records = np.frombuffer(raw[: len(raw) // RECORD.itemsize * RECORD.itemsize], RECORD)
         layout = json.loads((folder / _LAYOUT).read_text()) if (folder / _LAYOUT).is_file() else {}
@@ -100,13 +101,14 @@ def read_mixture(
         )
 
 
-def _watch(folder: Path, workers: int, stall_seconds: float, progress: Callable[[int], None]) -> int | None:
+def _watch(
+    command: list[str], folder: Path, stall_seconds: float, progress: Callable[[int], None]
+) -> int | None:  # fmt: skip
     """Run the reader; its exit status, or nothing when it was ended for making no progress."""
     package = Path(__file__).resolve().parents[2]
     env = {key: value for key, value in os.environ.items() if key not in _DISTRIBUTED}
     env["TMPDIR"] = str(folder)  # Streaming's lock files
     env["PYTHONPATH"] = os.pathsep.join([str(package), *filter(None, [env.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "mixplan.recipes.reading", str(folder), str(workers)]
     with (folder / _MESSAGES).open("wb") as messages:
         child = subprocess.Popen(
             command,
@@ -198,10 +200,8 @@ def _constructed(make: Callable[[], Any]) -> Any:
         try:
             return make()
         except FileExistsError:
-            if attempt == _PREFIX_RETRIES - 1:
-                raise
             time.sleep(0.1 * (1 + attempt % 5))
-    raise AssertionError("unreachable")
+    return make()
 
 
 def _end_with_parent(parent: int) -> None:

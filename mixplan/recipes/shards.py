@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixplan.documents.mds_index import read_index
+from mixplan.documents.mds_index import INDEX, read_index
+from mixplan.errors import InputError
 
 _CHUNK_BYTES = 1 << 22
 
@@ -34,13 +35,17 @@ def check_shards(folder: Path, hashes: bool = True, present_only: bool = False) 
         present_only: files that are missing are fine (a cache that was filled as far as needed).
 
     Raises:
-        InputError: the index is missing or unreadable.
+        InputError: the index is missing, unreadable or incomplete.
     """
     problems: list[str] = []
     hashed = 0
     shards = read_index(folder)
-    for shard in shards:
+    for number, shard in enumerate(shards):
         candidates = [part for part in (shard.get("raw_data"), shard.get("zip_data")) if part]
+        if not candidates or not all(_describes_file(part) for part in candidates):
+            raise InputError(
+                f"{folder / INDEX}: shard {number} has no file name and size; build the source again"
+            )
         present = [part for part in candidates if (folder / part["basename"]).exists()]
         if not present:
             if not present_only:
@@ -57,6 +62,12 @@ def check_shards(folder: Path, hashes: bool = True, present_only: bool = False) 
             hashed += 1
             problems += _compare(path, part["hashes"])
     return ShardCheck(problems, len(shards), hashed, any(shard.get("zip_data") for shard in shards))
+
+
+def _describes_file(part: Any) -> bool:
+    if not isinstance(part, dict):
+        return False
+    return isinstance(part.get("basename"), str) and isinstance(part.get("bytes"), int)
 
 
 def _compare(path: Path, wanted: dict[str, str]) -> list[str]:
