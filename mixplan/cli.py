@@ -27,7 +27,7 @@ def main() -> None:
     from mixplan.errors import MixplanError
 
     try:
-        app()
+        app(prog_name="mixplan")
     except MixplanError as error:
         console.fail(error)
         sys.exit(error.exit_code)

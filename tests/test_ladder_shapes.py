@@ -58,7 +58,7 @@ def test_counts_are_the_real_model_s(build: Any, shape: ModelShape) -> None:
 
 @pytest.mark.slow
 def test_flops_are_what_torch_counts(build: Any) -> None:
-    """torch counts every matrix product of a forward and backward pass, attention in full when it is plain."""
+    """torch counts every matrix product of a forward and a backward pass; plain attention in full."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

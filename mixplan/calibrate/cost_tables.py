@@ -30,7 +30,7 @@ def _rungs(cost: LadderCost) -> Drawn:
         "batch",
         "peak LR",
         "FLOPs",
-        "hours",
+        "time",
         "memory",
     ]
     rows = []

@@ -25,7 +25,7 @@ _EXPECTED = {
     "float_parsing": "a number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
-    "list_type": "a list, as in [a, b]",
+    "list_type": "a list like [a, b]",
     "dict_type": "a mapping of keys to values",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
