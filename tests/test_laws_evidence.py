@@ -1,4 +1,4 @@
-"""The learning table as evidence: order does not matter, contradictions are all reported, coverage is counted."""
+"""The learning table as evidence: order does not matter, contradictions are all reported; coverage."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_skill_below_chance_is_kept(learning: Table) -> None:
 
 
 def test_run_with_two_sizes(learning: Table) -> None:
-    with pytest.raises(InputError, match=r"each run_id must have one block_params; 1 have several.*8336.*9000"):
+    with pytest.raises(
+        InputError, match=r"each run_id must have one block_params; 1 have several.*8336.*9000"
+    ):
         collect_evidence(changed(learning, "block_params", 0, 9000.0))
 
 
@@ -81,7 +83,9 @@ def test_rounded_accuracy_is_no_contradiction(learning: Table) -> None:
     ("intercept", "status"), [(-20.0, "never learned"), (0.0, "bracketed"), (20.0, "always learned")]
 )
 def test_coverage(intercept: float, status: str) -> None:
-    table = simulate_measurements(rungs=SMALL, seeds=1, checkpoints=2, intercepts={("comparison", 8): intercept})
+    table = simulate_measurements(
+        rungs=SMALL, seeds=1, checkpoints=2, intercepts={("comparison", 8): intercept}
+    )
     (task,) = coverage(collect_evidence(table.learning), 0.8)
     final = table.learning["skill"][table.learning["step"] == 800]
     assert (task.status, task.cells, task.learned) == (status, 12, int((final >= 0.8).sum()))

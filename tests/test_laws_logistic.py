@@ -1,4 +1,4 @@
-"""The learning law: recovers what was simulated, is an optimum, stays monotone and finite, says what it cannot."""
+"""The learning law: recovers the truth, is an optimum, stays monotone and finite, says its limits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def test_intercepts_are_recovered() -> None:
     values = named(law)
     for kind, intercept in INTERCEPTS.items():
         shift = sum(
-            slope * (law.settings[f"centre_log_{axis}"] - np.log(CENTRE[axis])) for axis, slope in SLOPES.items()
+            slope * (law.settings[f"centre_log_{axis}"] - np.log(CENTRE[axis]))
+            for axis, slope in SLOPES.items()
         )
         assert values[logistic.intercept_name(kind)] == pytest.approx(intercept + shift, abs=0.3)
 
@@ -68,7 +69,9 @@ def test_newton_reaches_the_optimum_that_a_general_optimiser_finds() -> None:
         misfit = evidence.cell_share @ (np.logaddexp(0, eta) - evidence.skill * eta)
         return float(misfit + 0.5 * (((p - priors[:, 0]) / priors[:, 1]) ** 2).sum())
 
-    other = minimize(cost, np.zeros(10), bounds=[(None, None)] * 6 + [(0, None)] * 3 + [(None, None)], tol=1e-12)
+    other = minimize(
+        cost, np.zeros(10), bounds=[(None, None)] * 6 + [(0, None)] * 3 + [(None, None)], tol=1e-12
+    )
     ours = np.array(law.values[:10])
     assert cost(ours) <= other.fun + 1e-7
     assert np.allclose(ours, other.x, atol=2e-3)
@@ -100,7 +103,9 @@ def test_final_checkpoints_alone_have_no_offset_and_no_token_slope() -> None:
 def test_tokens_in_step_with_size_are_called_unidentified() -> None:
     horizons = {name: 20 * params for name, params in LADDER.items()}
     parts = [
-        simulate_measurements(seed=i, rungs={name: LADDER[name]}, seeds=1, horizons=(tokens,), checkpoints=1).learning
+        simulate_measurements(
+            seed=i, rungs={name: LADDER[name]}, seeds=1, horizons=(tokens,), checkpoints=1
+        ).learning
         for i, (name, tokens) in enumerate(horizons.items())
     ]
     from mixplan.documents.table import Table
@@ -128,7 +133,7 @@ def test_more_checkpoints_of_the_same_runs_are_not_more_evidence() -> None:
 
 
 def test_noise_around_chance_does_not_flatten_the_slopes() -> None:
-    """With few instances most unlearned cells measure off chance on both sides; cutting at 0 would bias them up."""
+    """With few instances most unlearned cells measure off chance; cutting at 0 would raise them."""
     law, _ = fitted(seeds=4, instances=16, precision=15.0)
     assert named(law)["log_frequency"] == pytest.approx(SLOPES["frequency"], rel=0.12)
 
@@ -139,7 +144,7 @@ def test_few_runs_are_named() -> None:
 
 
 def test_mean_of_the_fit_is_that_of_the_data() -> None:
-    """A property of the logit score equations with free intercepts: residuals of a kind sum to (nearly) zero."""
+    """Score equations of free intercepts: residuals of a kind sum to (nearly) zero."""
     law, evidence = fitted(seeds=2, checkpoints=5)
     values = named(law)
     centres = np.array([law.settings[f"centre_log_{axis}"] for axis in AXES])

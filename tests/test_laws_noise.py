@@ -41,7 +41,9 @@ def test_probability_and_interval_agree_with_sampling() -> None:
     for cell in range(5):
         m, p = mean[cell][pick], precision[pick]
         sample = generator.beta(m * p, (1 - m) * p)
-        assert probability_at_least(0.8, mean, precision)[cell] == pytest.approx((sample >= 0.8).mean(), abs=0.006)
+        assert probability_at_least(0.8, mean, precision)[cell] == pytest.approx(
+            (sample >= 0.8).mean(), abs=0.006
+        )
         below, above = np.quantile(sample, [0.05, 0.95])
         assert below - 0.015 <= low[cell] <= below + 0.003
         assert above - 0.003 <= high[cell] <= above + 0.015

@@ -128,34 +128,43 @@ def _lines(
 
 def _run_lines(part: Table) -> tuple[float, list[tuple[float, float]], int, list[float]]:
     """One run's peak delay, (height, slope) of probes with a gain, how many had none, misfits ÷ height."""
-    tasks = sorted(set(part["task"].tolist()))
-    delays = np.unique(part["delay_tokens"][part["delay_tokens"] > 0])
-    curves = {
-        task: {
-            float(delay): float(part["gain"][(part["task"] == task) & (part["delay_tokens"] == delay)].mean())
-            for delay in np.unique(part["delay_tokens"][(part["task"] == task) & (part["delay_tokens"] > 0)])
-        }
-        for task in tasks
-    }
-    # The mean is taken over delays that all probes have, or a probe that lacks one would bend it.
-    shared = [d for d in delays.tolist() if all(d in curve for curve in curves.values())]
-    if not shared:
-        return np.nan, [], len(tasks), []
-    peak = max(shared, key=lambda d: np.mean([curve[d] for curve in curves.values()]))
-    lines, misfits, out = [], [], 0
-    for curve in curves.values():
-        after = np.array([(np.log(d / peak), gain) for d, gain in sorted(curve.items()) if d >= peak])
+    curves = _curves(part)
+    if not curves:
+        return np.nan, [], len(set(part["task"])), []
+    peak = _peak_delay(curves)
+    lines: list[tuple[float, float]] = []
+    misfits: list[float] = []
+    for curve in curves:
+        after = np.array([(np.log(delay / peak), gain) for delay, gain in curve.items() if delay >= peak])
         if len(after) < MIN_DELAYS:
-            out += 1
             continue
         u, gain = after.T
         height, slope = line(u, gain, np.ones((1, len(u))))[0]
         misfit = gain - height - slope * u
         noise = misfit @ misfit / (len(u) - 2)
         error = np.sqrt(noise * (1 / len(u) + u.mean() ** 2 / ((u - u.mean()) ** 2).sum()))
-        if height <= 0 or height < SIGNIFICANCE * error:
-            out += 1
-            continue
-        lines.append((float(height), float(slope)))
-        misfits += (misfit / height).tolist()
-    return peak, lines, out, misfits
+        if height > 0 and height >= SIGNIFICANCE * error:
+            lines.append((float(height), float(slope)))
+            misfits += (misfit / height).tolist()
+    return peak, lines, len(set(part["task"])) - len(lines), misfits
+
+
+def _curves(part: Table) -> list[dict[float, float]]:
+    """Mean gain by delay > 0 (a logarithm follows) of every probe task that has one, delays ascending."""
+    curves = []
+    for task in sorted(set(part["task"])):
+        rows = (part["task"] == task) & (part["delay_tokens"] > 0)
+        delays = np.unique(part["delay_tokens"][rows]).tolist()
+        means = [float(part["gain"][rows & (part["delay_tokens"] == delay)].mean()) for delay in delays]
+        curves.append(dict(zip(delays, means, strict=True)))
+    return [curve for curve in curves if curve]
+
+
+def _peak_delay(curves: list[dict[float, float]]) -> float:
+    """Delay with the largest mean gain, among those that at least half of the probes were measured at."""
+    values: dict[float, list[float]] = {}
+    for curve in curves:
+        for delay, gain in curve.items():
+            values.setdefault(delay, []).append(gain)
+    common = {delay: gains for delay, gains in values.items() if 2 * len(gains) >= len(curves)}
+    return max(common or values, key=lambda delay: float(np.mean(values[delay])))
