@@ -59,7 +59,7 @@ def disagreements(mixture: Mixture, recipe: Recipe) -> list[str]:
         )
     if mixture.sequence_length != recipe.sequence_length:
         problems.append(
-            f"{STREAMS}: samples have {mixture.sequence_length} tokens, the recipe says {recipe.sequence_length}"
+            f"{STREAMS}: samples of {mixture.sequence_length} tokens, the recipe says {recipe.sequence_length}"
         )
     planned = {source.name: source.choose for source in recipe.sources}
     problems += [
@@ -145,6 +145,6 @@ def _source_problems(read: SourceReading, records: np.ndarray, mixture: Mixture,
     if read.most_repeats > at_most:
         problems.append(
             f"{name}: a sample is read {read.most_repeats} times, where {read.epochs:.3g} epochs need "
-            f"{at_most} at most, and only {read.distinct_samples:,} of {read.samples_available:,} are read at all"
+            f"{at_most} at most, and only {read.distinct_samples:,} of {read.samples_available:,} are read"
         )
     return problems

@@ -206,8 +206,8 @@ def _refuse_changes(folder: Path, texts: dict[str, str], force: bool) -> None:
         return
     if not force:
         raise InputError(
-            f"{folder} holds another mixture ({', '.join(changed)} would change), which a run may be training "
-            "on: give another folder with -o, or add --force"
+            f"{folder} holds another mixture ({', '.join(changed)} would change), which a run may be "
+            "training on: give another folder with -o, or add --force"
         )
     for name in (STREAMS, RECIPE, LOADER):  # of the other mixture, when only weights are written now
         if name not in texts:
