@@ -105,6 +105,6 @@ def place(batch: np.ndarray, documents: Sequence[Tokens], generator: np.random.G
     return out
 
 
-def injected_share(lengths: Sequence[int], frequencies: Sequence[float]) -> float:
+def injected_share(lengths: Sequence[float], frequencies: Sequence[float]) -> float:
     """Share of the training tokens that is overwritten by instances: Σ frequency × instance length."""
     return float(np.dot(lengths, frequencies))
