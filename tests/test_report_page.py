@@ -239,7 +239,7 @@ def test_retention_says_what_is_left_of_the_peak() -> None:
         }
         for (rung, params), course in gains.items()
         for delay, gain in zip((0, 1000, 4000), course, strict=True)
-        for probe, offset in enumerate((-0.1, 0.1))
+        for probe, offset in enumerate((-0.02, 0.02))
     ]
     found = retention.figure(from_rows(rows, TEXT_COLUMNS), Sizes([("s", 10.0), ("l", 20.0)])).finding
     assert (
@@ -269,7 +269,36 @@ def test_retention_without_a_gain_is_not_a_share() -> None:
         for delay in (0, 100)
     ]
     figure = retention.figure(from_rows(rows, TEXT_COLUMNS), Sizes([("s", 10.0)]))
-    assert figure.finding == "100 tokens after a burst the 10 size never gained."
+    assert figure.finding == "100 tokens after a burst the 10 size had gained nothing beyond noise."
+
+
+def test_retention_does_not_make_words_of_noise() -> None:
+    rows = [
+        {
+            "run_id": f"r{probe}",
+            "rung": "s",
+            "block_params": 10,
+            "task": "p",
+            "family": "f",
+            "complexity": 1,
+            "instances": 8,
+            "injected_at_tokens": 5,
+            "seed": probe,
+            "delay_tokens": delay,
+            "choice_nll_before": 1,
+            "choice_nll": 1,
+            "gain": gain + noise,
+        }
+        for delay, gain, spread in ((0, 1.0, 0.1), (100, -0.05, 0.1))
+        for probe, noise in enumerate((-spread, spread))
+    ]
+    (curve,) = retention.decays(from_rows(rows, TEXT_COLUMNS))
+    assert curve.error.tolist() == pytest.approx([0.1, 0.1])  # two probes 0.1 to either side of their mean
+    figure = retention.figure(from_rows(rows, TEXT_COLUMNS), Sizes([("s", 10.0)]))
+    assert figure.finding == "100 tokens after a burst the 10 size keeps none."
+    quiet = [{**row, "gain": row["gain"] - 0.9 * (row["delay_tokens"] == 0)} for row in rows]
+    figure = retention.figure(from_rows(quiet, TEXT_COLUMNS), Sizes([("s", 10.0)]))
+    assert "nothing beyond noise" in figure.finding
 
 
 def test_interference_reports_the_means_of_the_table() -> None:

@@ -83,6 +83,11 @@ def test_a_gap_breaks_a_line_and_leaves_out_a_point() -> None:
     assert panel.band([0, 1], [0, np.nan], [1, 1], "s0") == ""
 
 
+def test_a_line_stops_where_it_leaves_the_panel() -> None:
+    panel = Panel(Axis(0, 3, "x"), Axis(0, 1, "y"))
+    assert str(panel.line([0, 1, 2, 3], [2, 0.5, 1, 9], "s0")).count("L") == 1
+
+
 def test_a_band_is_clipped_to_the_panel() -> None:
     panel = Panel(Axis(0, 1, "x"), Axis(0, 1, "y"))
     ys = [float(y) for y in re.findall(r" (-?[\d.]+)", str(panel.band([0, 1], [-9, -9], [9, 9], "s0")))]

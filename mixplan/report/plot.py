@@ -154,8 +154,11 @@ class Panel:
         return join(parts)
 
     def line(self, x: ArrayLike, y: ArrayLike, class_: str) -> Markup:
-        """A polyline through the finite points, broken at gaps and clipped to the panel's y range."""
-        xs, ys = self.px(x), self.py(np.clip(np.asarray(y, dtype=np.float64), self.y.low, self.y.high))
+        """A polyline through the finite points, broken at gaps and where it leaves the panel's y range."""
+        values = np.asarray(y, dtype=np.float64)
+        slack = 1e-9 * (self.y.high - self.y.low)
+        inside = (values >= self.y.low - slack) & (values <= self.y.high + slack)
+        xs, ys = self.px(x), self.py(np.where(inside, values, np.nan))
         return (
             tag("path", class_=f"line {class_}", d=_path(xs, ys))
             if np.isfinite(xs + ys).any()

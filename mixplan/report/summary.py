@@ -66,9 +66,9 @@ def sentences(
         censored = [t for t in calibration.tasks if t.status != "bracketed"]
         if censored:
             names = [f"{text.kind_name(t.family, t.complexity)} ({t.status})" for t in censored]
+            whose = "its threshold lies" if len(names) == 1 else "their thresholds lie"
             said.append(
-                f"The ladder does not bracket {text.listing(names)}: their thresholds lie outside what was"
-                " measured."
+                f"The ladder does not bracket {text.listing(names)}: {whose} outside what was measured."
             )
         if calibration.backtest is not None:
             said.append(_backtest(calibration.backtest))

@@ -32,7 +32,7 @@ def figure(backtest: Backtest) -> Figure | None:
         if backtest.seed_noise_brier is None
         else (
             f" Seeds differ among themselves by {text.general(backtest.seed_noise_brier)} in the same squared"
-            " skill: no forecast can be expected to go lower."
+            " skill: about as low as a forecast can get."
         )
     )
     return Figure(

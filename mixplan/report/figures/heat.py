@@ -46,7 +46,7 @@ def _heat(kind: Kind, ladder: Ladder, limits: list[Threshold] | None) -> Markup:
     rows, columns = kind.skill.shape
     left, top, width = 76.0, 8.0, 340.0
     step_x = (width - left - 8) / columns
-    step_y = max(17.0, min(26.0, 200 / rows))
+    step_y = max(17.0, min(26.0, 200 / rows), 60 / rows)  # the axis needs 60 pixels for its name
     base = top + rows * step_y
     learned = kind.learned(ladder.threshold)
     middle = [base - (i + 0.5) * step_y for i in range(rows)]
@@ -97,7 +97,13 @@ def _heat(kind: Kind, ladder: Ladder, limits: list[Threshold] | None) -> Markup:
     parts.append(tag("text", "Block parameters", class_="label", x=centre, y=base + 30, text_anchor="middle"))
     upright = f"translate(11 {(top + base) / 2:.1f}) rotate(-90)"
     parts.append(
-        tag("text", "Frequency (per token)", class_="label", text_anchor="middle", transform=upright)
+        tag(
+            "text",
+            "Frequency (per token)" if rows * step_y > 125 else "Frequency",
+            class_="label",
+            text_anchor="middle",
+            transform=upright,
+        )
     )
     return svg(
         width,

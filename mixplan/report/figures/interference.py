@@ -31,10 +31,12 @@ def figure(interference: Table, sizes: Sizes) -> Figure:
     for r, rung in enumerate(named):
         own = [interference[column][at == r] for column in COLUMNS]
         spans = [np.quantile(values, [0.05, 0.95]) for values in own]
+        size = text.general(float(np.abs(own[0]).mean()))
         cells = [[text.general(float(v.mean())), _span(span)] for v, span in zip(own, spans, strict=True)]
-        rows.append([size_name(rung), *cells[0], *cells[1], f"{int((at == r).sum()):,}"])
+        rows.append([size_name(rung), size, *cells[0], *cells[1], f"{int((at == r).sum()):,}"])
     columns = [
         "Block parameters (rung)",
+        "|Cosine|",
         "Cosine",
         "Middle 90 %",
         "Loss change (nats)",
@@ -88,20 +90,21 @@ def _span(ends: np.ndarray) -> str:
 
 
 def _finding(interference: Table, named: list[tuple[str, float]], at: np.ndarray) -> str:
-    def mean(column: str, r: int) -> str:
-        return text.general(float(interference[column][at == r].mean()), 2)
+    def change(r: int) -> str:
+        return text.general(float(interference["loss_change"][at == r].mean()), 2)
+
+    def cosine(r: int) -> str:
+        return text.general(float(np.abs(interference["cosine"][at == r]).mean()), 2)
 
     last = len(named) - 1
     large = f"{text.count(named[last][1])} block parameters"
     if not last:
         return (
-            f"At the one size measured ({large}) a common step has a mean gradient cosine of"
-            f" {mean('cosine', 0)} with the rare tasks and changes their loss by {mean('loss_change', 0)}"
-            " nats."
+            f"At the one size measured ({large}) a common step changes a rare task's loss by {change(0)} nats"
+            f" on average (mean size of the gradient cosine {cosine(0)})."
         )
     small = text.count(named[0][1])
     return (
-        f"A common step changes a rare task's loss by {mean('loss_change', last)} nats on average at {large}"
-        f" and by {mean('loss_change', 0)} at {small} (gradient cosine {mean('cosine', last)} and"
-        f" {mean('cosine', 0)})."
+        f"A common step changes a rare task's loss by {change(last)} nats on average at {large} and by"
+        f" {change(0)} at {small} (mean size of the gradient cosine {cosine(last)} and {cosine(0)})."
     )

@@ -20,6 +20,9 @@ from mixplan.report.plot import Panel, linear_axis, log_axis
 Array = NDArray[np.float64]
 
 
+NOISE_ERRORS = 2.0  # standard errors from which a mean gain is taken for more than noise
+
+
 @dataclass(frozen=True)
 class Decay:
     """One rung's gain after one kind of injection."""
@@ -29,18 +32,33 @@ class Decay:
     """Shape (D,), tokens."""
     runs: Array
     """Mean over the probes of each run, shape (M, D), nats; NaN where not measured."""
+    error: Array
+    """Standard error of the mean over all probes, shape (D,), nats; NaN where there is one probe."""
 
     @property
     def gain(self) -> Array:
         """Mean over runs, shape (D,), nats."""
         return mean_rows(self.runs)
 
+    def gained(self) -> bool:
+        """Whether the peak of the mean gain stands out of the noise."""
+        peak = int(np.nanargmax(self.gain))
+        return bool(self.gain[peak] > np.nan_to_num(NOISE_ERRORS * self.error[peak]))
+
     def kept(self, delay: float) -> Array:
         """Share of the peak gain left at `delay`: the mean curve first, then every run, shape (1 + M,).
 
-        Linear between measured delays in log tokens; NaN without a positive peak.
+        Linear between measured delays in log tokens; NaN where nothing was gained.
         """
+        if not self.gained():
+            return np.full(1 + len(self.runs), np.nan)
         return np.array([_share_left(self.delay, row, delay) for row in [self.gain, *self.runs]])
+
+    def worse(self, delay: float) -> bool:
+        """Whether the mean gain at `delay` lies below zero by more than the noise."""
+        at = np.log1p(delay)
+        gain, error = (float(np.interp(at, np.log1p(self.delay), v)) for v in (self.gain, self.error))
+        return bool(gain < -NOISE_ERRORS * error)  # False where the error is unknown
 
 
 def mean_rows(values: Array) -> Array:
@@ -71,7 +89,8 @@ def figure(retention: Table, sizes: Sizes) -> Figure:
         "A burst of a never-seen task, then ordinary training. Gain is the fall of the answer's NLL among the"
         " task's own answers against just before the burst; below zero the model is worse than before. Lines"
         " are means over runs, faint points single runs. The gain may still grow right after the burst"
-        " (optimizer momentum), so shares refer to its peak.",
+        " (optimizer momentum), so shares refer to its peak; a peak within two standard errors of zero over"
+        " the probes counts as noise and has no share.",
         data(*(_numbers(name, curves) for name, curves in ordered)),
     )
 
@@ -89,8 +108,17 @@ def decays(rows: Table) -> list[Decay]:
         seen = np.bincount(cell, minlength=shape[0] * shape[1])
         with np.errstate(invalid="ignore"):
             mean = np.bincount(cell, weights=own["gain"], minlength=shape[0] * shape[1]) / seen
-        out.append(Decay(rung, delay, mean.reshape(shape)))
+        out.append(Decay(rung, delay, mean.reshape(shape), _standard_error(own["gain"], which, len(delay))))
     return out
+
+
+def _standard_error(gain: Array, which: NDArray[np.int64], delays: int) -> Array:
+    """Of the mean gain at each delay, shape (D,)."""
+    count = np.bincount(which, minlength=delays)
+    mean = np.bincount(which, weights=gain, minlength=delays) / count
+    squares = np.bincount(which, weights=(gain - mean[which]) ** 2, minlength=delays)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(count > 1, np.sqrt(squares / (count - 1) / count), np.nan))
 
 
 def common_delay(curves: list[Decay]) -> float:
@@ -167,9 +195,10 @@ def _words(curves: list[Decay]) -> str:
     def left(curve: Decay) -> str:
         share, size = float(curve.kept(delay)[0]), text.count(curve.rung[1])
         if not np.isfinite(share):
-            return f"the {size} size never gained"
+            return f"the {size} size had gained nothing beyond noise"
         if share <= 0:
-            return f"the {size} size keeps none{' and is worse than before the burst' if share < 0 else ''}"
+            worse = " and is worse than before the burst" if curve.worse(delay) else ""
+            return f"the {size} size keeps none{worse}"
         return f"the {size} size keeps {text.percent(share)} of its peak gain"
 
     both = ", ".join(left(curve) for curve in _ends(curves))
