@@ -96,7 +96,7 @@ def test_the_correct_ones_are_correct(tmp_path: Path) -> None:
         ("[1e-3]", "[1e-3, 1e-3]", ":11: tasks[0].frequencies: given twice: 0.001"),
         ("[1e-3]", "[.nan]", ":11: tasks[0].frequencies[0]: the number must be finite"),
         ("[4, 8]", "[2]", ":10: tasks[0].complexities: each complexity must be at least 3"),
-        ("family: comparison", "family: comparision", ":9: tasks[0].family: must be 'comparison' or 'modula"),
+        ("family: comparison", "family: comparision", ":9: tasks[0].family: must be 'comparison'"),
         ("schema_version: 1", "schema_version: 2", ":1: schema_version: this program reads version 1 (given"),
         ("corpus:", "name: 5\ncorpus:", ":2: name: text is needed; put it in quotes (given: 5)"),
         ("tasks:", "seeds: 3\ntasks:", ":8: seeds: a list like [a, b] is needed (given: 3)"),
