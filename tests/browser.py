@@ -66,11 +66,12 @@ class Browser:
         self.close()
 
     def close(self) -> None:
-        """End the browser that this object started."""
-        self._process.terminate()
+        """End the browser that this object started, so that it can tidy up after itself."""
         try:
+            self._session = None
+            self.call("Browser.close")
             self._process.wait(10)
-        except subprocess.TimeoutExpired:
+        except (OSError, RuntimeError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
         os.close(self._write)
