@@ -252,6 +252,7 @@ def test_damaged_shard_is_named(small: Path, damage: Callable[[Path], None], mes
     found = verify(small / "out")
     assert not found.passed
     (problem,) = found.problems
+    assert found.warnings == []
     assert problem.startswith(f"source 's40': {shard(small)}")
     assert message in problem
 
@@ -269,7 +270,7 @@ def test_damage_ends_the_command_with_one(small: Path) -> None:
 
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the damage came after the shards were checked."""
-    monkeypatch.setattr(verifying, "check_shards", lambda *a, **k: ShardCheck([], 1, 1, False))
+    monkeypatch.setattr(verifying, "check_shards", lambda *a, **k: ShardCheck([], 1, 1, 0, False))
 
 
 @pytest.mark.slow
@@ -319,6 +320,18 @@ def test_index_that_changed_since_emit(small: Path, sources: Path) -> None:
     shutil.copytree(sources / "mds" / "s160", small / "mds" / "s40")
     found = verify(small / "out")
     assert any("is not the one that the mixture was emitted for" in problem for problem in found.problems)
+
+
+def test_shards_without_hashes_are_said(small: Path, here: None) -> None:
+    path = small / "mds" / "s40" / "index.json"
+    index = json.loads(path.read_text())
+    index["shards"][2]["raw_data"]["hashes"] = {}
+    path.write_text(json.dumps(index))
+    emit(small / "recipe.yaml", small / "out", force=True)
+    found = verify(small / "out")
+    assert found.passed
+    (warning,) = found.warnings
+    assert f"source 's40': its index has no hash for 1 of {len(index['shards'])} shards" in warning
 
 
 def test_incomplete_index_is_an_answer(small: Path) -> None:

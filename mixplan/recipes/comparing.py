@@ -59,7 +59,7 @@ def disagreements(mixture: Mixture, recipe: Recipe) -> list[str]:
         )
     if mixture.sequence_length != recipe.sequence_length:
         problems.append(
-            f"{STREAMS}: samples of {mixture.sequence_length} tokens, the recipe says {recipe.sequence_length}"
+            f"{STREAMS} has samples of {mixture.sequence_length} tokens, not {recipe.sequence_length}"
         )
     planned = {source.name: source.choose for source in recipe.sources}
     problems += [

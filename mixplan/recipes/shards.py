@@ -22,6 +22,8 @@ class ShardCheck:
     shards: int
     hashed: int
     """Of these, compared by hash, not only by size."""
+    without_hash: int
+    """Of these, without any hash in the index."""
     compressed: bool
     """Whether Streaming would decompress shards into the folder."""
 
@@ -38,7 +40,7 @@ def check_shards(folder: Path, hashes: bool = True, present_only: bool = False) 
         InputError: the index is missing, unreadable or incomplete.
     """
     problems: list[str] = []
-    hashed = 0
+    hashed = without_hash = 0
     shards = read_index(folder)
     for number, shard in enumerate(shards):
         candidates = [part for part in (shard.get("raw_data"), shard.get("zip_data")) if part]
@@ -53,6 +55,7 @@ def check_shards(folder: Path, hashes: bool = True, present_only: bool = False) 
                 problems.append(f"{folder / names} is missing, though its index lists it")
             continue
         part = present[0]
+        without_hash += not part.get("hashes")
         path = folder / part["basename"]
         if not path.is_file():
             problems.append(f"{path} is not a file")
@@ -61,7 +64,8 @@ def check_shards(folder: Path, hashes: bool = True, present_only: bool = False) 
         elif hashes and part.get("hashes"):
             hashed += 1
             problems += _compare(path, part["hashes"])
-    return ShardCheck(problems, len(shards), hashed, any(shard.get("zip_data") for shard in shards))
+    compressed = any(shard.get("zip_data") for shard in shards)
+    return ShardCheck(problems, len(shards), hashed, without_hash, compressed)
 
 
 def _describes_file(part: Any) -> bool:

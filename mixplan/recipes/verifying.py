@@ -81,9 +81,10 @@ def verify(
         shards, hashed = shards + check.shards, hashed + check.hashed
         if check.compressed:
             compressed.append(name)
-        if check.hashed < check.shards:
+        if check.without_hash:
             warnings.append(
-                f"source {name!r}: its index has no hashes for some shards; only their sizes were checked"
+                f"source {name!r}: its index has no hash for {check.without_hash:,} of {check.shards:,} shards; "
+                "of these only the size was checked"
             )
     if problems:  # reading damaged shards would only tell less precisely what is known already
         return Verification(
