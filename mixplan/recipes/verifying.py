@@ -83,8 +83,8 @@ def verify(
             compressed.append(name)
         if check.without_hash:
             warnings.append(
-                f"source {name!r}: its index has no hash for {check.without_hash:,} of {check.shards:,} shards; "
-                "of these only the size was checked"
+                f"source {name!r}: its index has no hash for {check.without_hash:,} of {check.shards:,} "
+                "shards; of these only the size was checked"
             )
     if problems:  # reading damaged shards would only tell less precisely what is known already
         return Verification(
