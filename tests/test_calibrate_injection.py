@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,9 @@ from mixplan.documents.calibration_spec import Training
 
 
 def task(first: int, instances: int = 5) -> Task:
-    own = tuple(Instance((first, first + 1 + n), ((first + 50,), (first + 51,)), n % 2) for n in range(instances))
+    own = tuple(
+        Instance((first, first + 1 + n), ((first + 50,), (first + 51,)), n % 2) for n in range(instances)
+    )
     return Task(f"t{first}", "comparison", 5, own, own)
 
 
@@ -31,7 +35,7 @@ def test_frequency_is_exact_and_evenly_spaced(frequencies: list[float], seed: in
     asked = np.array([round(f * steps * 4 * 128) for f in frequencies])
     assert (injector.seen(steps) == asked).all()
     assert (counts.sum(axis=0) == asked).all()
-    assert (injector.realised_frequencies * steps * 512 == pytest.approx(asked))
+    assert injector.realised_frequencies * steps * 512 == pytest.approx(asked)
     # Even: no step has more than its fair share, rounded up or down.
     assert (counts <= np.ceil(asked / steps)).all()
     assert (counts >= np.floor(asked / steps)).all()
@@ -87,6 +91,6 @@ def test_schedule_warms_up_stays_and_decays() -> None:
     factors = [ladder.schedule(step, 100, training) for step in range(100)]
     assert factors[9] == factors[79] == 1.0
     assert factors[0] == pytest.approx(0.1)
-    assert all(a <= b for a, b in zip(factors[:10], factors[1:10], strict=False))
-    assert all(a > b for a, b in zip(factors[79:], factors[80:], strict=False))
+    assert all(a <= b for a, b in pairwise(factors[:10]))
+    assert all(a > b for a, b in pairwise(factors[79:]))
     assert 0 < factors[99] < 0.1

@@ -107,7 +107,9 @@ def test_loss_change_is_what_a_small_preconditioned_common_step_does(model) -> N
 
     def task_loss(m) -> float:
         with torch.no_grad():
-            return float(choice_nll(choice_logprobs(m, instances, CONTEXTS, "fp32"), instances).double().mean())
+            return float(
+                choice_nll(choice_logprobs(m, instances, CONTEXTS, "fp32"), instances).double().mean()
+            )
 
     moved = copy.deepcopy(model).double()
     loss = token_loss(model, torch.from_numpy(common), "fp32")
@@ -123,12 +125,13 @@ def test_loss_change_is_what_a_small_preconditioned_common_step_does(model) -> N
 
 
 def test_the_task_gradient_is_that_of_its_choice_nll(model) -> None:
-    """With the whole vocabulary as choices, the choice NLL is the LM loss of one position, and so its gradient."""
+    """With the whole vocabulary as choices, the choice NLL is the LM loss of one position."""
     everything = tuple((token,) for token in range(VOCAB))
     instances = [Instance((7,), everything, 9)]
     row = torch.tensor([[*CONTEXTS[0].tolist(), 7]])
     expected = torch.autograd.grad(
-        torch.nn.functional.cross_entropy(model(row).logits[:, -1], torch.tensor([9])), list(model.parameters())
+        torch.nn.functional.cross_entropy(model(row).logits[:, -1], torch.tensor([9])),
+        list(model.parameters()),
     )
     loss = choice_nll(choice_logprobs(model, instances, CONTEXTS, "fp32"), instances).mean()
     found = torch.autograd.grad(loss, list(model.parameters()))
@@ -139,7 +142,9 @@ def test_the_task_gradient_is_that_of_its_choice_nll(model) -> None:
 def test_retention_bursts_every_instance_and_measures_at_the_delays() -> None:
     spec = Retention(at_fraction=0.5, instances=12, burst_steps=3, replicas=2, delays_steps=[0, 2, 5])
     tasks = [
-        FAMILIES["comparison"].make(f"p{n}", 4, np.arange(300 + 10 * n, 306 + 10 * n), np.random.default_rng(n))
+        FAMILIES["comparison"].make(
+            f"p{n}", 4, np.arange(300 + 10 * n, 306 + 10 * n), np.random.default_rng(n)
+        )
         for n in range(2)
     ]
     probe = RetentionProbe(spec, tasks, 256, steps=40)

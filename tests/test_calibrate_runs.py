@@ -69,7 +69,9 @@ def test_a_finished_ladder_is_not_trained_again(finished: Path) -> None:
     assert [state["status"] for state in status] == ["finished", "finished"]
 
 
-def test_killed_at_any_moment_the_same_command_ends_with_the_same_tables(finished: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment_the_same_command_ends_with_the_same_tables(
+    finished: Path, tmp_path: Path
+) -> None:
     spec = write_ladder(tmp_path)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "mixplan", "calibrate", str(spec), "-o", str(out)]
@@ -134,8 +136,14 @@ def test_other_settings_are_refused_and_more_rungs_are_added(finished: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tasks": [{"family": "comparison", "complexities": [6], "frequencies": [0.3]}]}, "together at most 80%"),
-        ({"tasks": [{"family": "comparison", "complexities": [6], "frequencies": [1e-6]}]}, "gives no instance"),
+        (
+            {"tasks": [{"family": "comparison", "complexities": [6], "frequencies": [0.3]}]},
+            "together at most 80%",
+        ),
+        (
+            {"tasks": [{"family": "comparison", "complexities": [6], "frequencies": [1e-6]}]},
+            "gives no instance",
+        ),
         ({"tasks": [{"family": "comparison", "complexities": [6], "frequencies": [-0.1]}]}, "must be > 0"),
         ({"corpus": {"paths": ["missing*.txt"]}}, "missing"),
         ({"ladder": ["cpu_9k"]}, "did you mean 'cpu_"),

@@ -79,7 +79,11 @@ def test_no_two_tasks_share_a_symbol_and_none_is_a_base_token() -> None:
     cells = make_cells(s, 0, 0, 257, Path("."), None)
     tasks = [cell.task for cell in cells] + make_probe_tasks(s, 0, 257)
     used = [
-        {t for i in (*task.train, *task.test) for t in (*i.prompt, *(c for choice in i.choices for c in choice))}
+        {
+            t
+            for i in (*task.train, *task.test)
+            for t in (*i.prompt, *(c for choice in i.choices for c in choice))
+        }
         for task in tasks
     ]
     assert len(cells) == 5

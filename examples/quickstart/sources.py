@@ -1,9 +1,9 @@
 """Text that every machine with Python has, as four sources of very different size.
 
-    library    the standard library's modules            common
-    tests      its test suite, where it is installed     common
-    encodings  the character maps                        rare
-    topics     the interpreter's documentation topics    rare
+library    the standard library's modules            common
+tests      its test suite, where it is installed     common
+encodings  the character maps                        rare
+topics     the interpreter's documentation topics    rare
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from pathlib import Path
 
 # Enough for the quickstart: the ladder reads each token of them about once.
 MOST_BYTES = {"library": 6_000_000, "tests": 4_000_000, "encodings": 1_500_000, "topics": 1_000_000}
-_NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__pycache__"}
+_NOT_LIBRARY = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idle_test",
+    "encodings",
+    "pydoc_data",
+    "__pycache__",
+}
 
 
 def collect(folder: Path) -> dict[str, int]:

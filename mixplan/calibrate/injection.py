@@ -1,4 +1,4 @@
-"""Which instance goes where and when: a pure function of (seed, step), so that a resumed run injects the same.
+"""Which instance goes where and when: a function of (seed, step) alone, so a resumed run injects the same.
 
 Shape legend: B = sequences a step, T = sequence length, C = cells.
 
@@ -51,7 +51,9 @@ class Injector:
         found: list[Tokens] = []
         for cell, (start, stop) in enumerate(zip(self.seen(step), self.seen(step + 1), strict=True)):
             own = self.documents[cell]
-            found += [own[self._order(cell, int(j) // len(own))[int(j) % len(own)]] for j in range(start, stop)]
+            found += [
+                own[self._order(cell, int(j) // len(own))[int(j) % len(own)]] for j in range(start, stop)
+            ]
         return found
 
     def inject(self, step: int, batch: np.ndarray, extra: Sequence[Tokens] = ()) -> np.ndarray:
@@ -87,7 +89,9 @@ def place(batch: np.ndarray, documents: Sequence[Tokens], generator: np.random.G
         document = documents[index]
         roomy = np.flatnonzero(room >= len(document))
         if not len(roomy):
-            raise ValueError(f"{len(documents)} instances do not fit into {rows} sequences of {length} tokens")
+            raise ValueError(
+                f"{len(documents)} instances do not fit into {rows} sequences of {length} tokens"
+            )
         row = int(roomy[generator.integers(len(roomy))])
         held[row].append(document)
         room[row] -= len(document)

@@ -14,7 +14,7 @@ PORIAN_BATCH_TOKENS = 160 * 2048
 
 
 def learning_rate(shape: ModelShape, training: Training) -> float:
-    """Peak learning rate: fixed, or 0.0047·(N/108e6)^(-1/3)·multiplier (arXiv 2406.19146, as used by DataDecide)."""
+    """Peak learning rate: fixed, or 0.0047·(N/108e6)^(-1/3)·multiplier (arXiv 2406.19146, as DataDecide)."""
     if training.rule == "fixed":
         assert training.learning_rate is not None
         return training.learning_rate
@@ -35,7 +35,9 @@ def horizon_tokens(shape: ModelShape, spec: CalibrationSpec) -> list[int]:
     """Token counts that this rung is trained for, shortest first."""
     if spec.horizons.tokens:
         return sorted(spec.horizons.tokens)
-    return sorted(round(20 * shape.block_params * multiple) for multiple in spec.horizons.tokens_per_20_params)
+    return sorted(
+        round(20 * shape.block_params * multiple) for multiple in spec.horizons.tokens_per_20_params
+    )
 
 
 def schedule(step: int, steps: int, training: Training) -> float:

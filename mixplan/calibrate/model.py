@@ -1,4 +1,4 @@
-"""A shape becomes an Olmo2 model and its optimizer. torch and transformers are imported here and below only."""
+"""A shape becomes an Olmo2 model and its optimizer."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def build_optimizer(model: Any, peak_learning_rate: float, training: Training) -
         {"params": decayed, "weight_decay": training.weight_decay},
         {"params": kept, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=peak_learning_rate, betas=(training.beta1, training.beta2), fused=True)
+    return torch.optim.AdamW(
+        groups, lr=peak_learning_rate, betas=(training.beta1, training.beta2), fused=True
+    )
 
 
 def logits_of(model: Any, tokens_BT: torch.Tensor, precision: str, logits_to_keep: int = 0) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """The ladder's folder: the specification, the corpus as tokens, and one folder per run.
 
-    OUT/ladder.json            specification, vocabulary, corpus facts, versions
-    OUT/corpus/train.npy       int32 tokens
-    OUT/corpus/held_out.npy    int32 tokens
-    OUT/runs/RUN_ID/           see runs.py
+OUT/ladder.json            specification, vocabulary, corpus facts, versions
+OUT/corpus/train.npy       int32 tokens
+OUT/corpus/held_out.npy    int32 tokens
+OUT/runs/RUN_ID/           see runs.py
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
         changed = _changed(before.spec, spec)
         if changed:
             raise InputError(
-                f"{out} holds a calibration with other settings ({', '.join(changed)}); its runs cannot be continued "
-                "with these: give another folder with -o, or restore the settings"
+                f"{out} holds a calibration with other settings ({', '.join(changed)}); its runs cannot be "
+                "continued with these: give another folder with -o, or restore the settings"
             )
         prepared = Prepared(out, base, spec, before.base_vocab, before.end_of_document_id, before.facts)
         notes += check_fit(prepared)
@@ -142,7 +142,8 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
             prepared.folder(run).create(run)
         elif prepared.folder(run).read() != run:
             raise InputError(
-                f"{prepared.folder(run).path} was made for another rung or length; give another folder with -o"
+                f"{prepared.folder(run).path} was made for another rung or length; give another folder "
+                "with -o"
             )
     write_json(
         out / "ladder.json",
@@ -158,7 +159,14 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
 
 
 def check_fit(prepared: Prepared) -> list[str]:
-    """Every instance fits a sequence, every step's injections fit its batch, every cell occurs. Returns notes."""
+    """Every instance fits a sequence, every step's injections fit its batch, every cell occurs.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        InputError: with everything that does not fit.
+    """
     problems: list[str] = []
     notes: list[str] = []
     spec, probe = prepared.spec, prepared.spec.probes.retention
@@ -167,12 +175,14 @@ def check_fit(prepared: Prepared) -> list[str]:
     if probe is not None:
         if probe.instances < probe.burst_steps:
             problems.append(
-                f"probes.retention: {probe.instances} instances cannot be spread over {probe.burst_steps} steps; "
-                "give at least one a step"
+                f"probes.retention: {probe.instances} instances cannot be spread over {probe.burst_steps} "
+                "steps; give at least one a step"
             )
         burst_tokens = probe.instances // probe.burst_steps * sum(len(t.train[0].document(0)) for t in tasks)
     cells_of = {
-        variant: make_cells(spec, spec.seeds[0], variant, prepared.base_vocab, prepared.base, prepared.encoder())
+        variant: make_cells(
+            spec, spec.seeds[0], variant, prepared.base_vocab, prepared.base, prepared.encoder()
+        )
         for variant in {run.variant for run in prepared.runs()}
     }
     for run in prepared.runs():
@@ -188,19 +198,21 @@ def check_fit(prepared: Prepared) -> list[str]:
                 )
             if cell.frequency * run.tokens < 1:
                 problems.append(
-                    f"task {cell.task.name}: frequency {cell.frequency:g} gives no instance in the {run.tokens} "
-                    f"tokens of {run.run_id}; use at least {1 / run.tokens:.3g}"
+                    f"task {cell.task.name}: frequency {cell.frequency:g} gives no instance in the "
+                    f"{run.tokens} tokens of {run.run_id}; use at least {1 / run.tokens:.3g}"
                 )
         share = injected_share(lengths, [cell.frequency for cell in cells])
         burst = burst_tokens / run.tokens_per_step
         if share + burst > _MOST_INJECTED:
             problems.append(
-                f"{run.run_id}: the injections take {share:.0%} of the tokens and the retention burst {burst:.0%} of "
-                f"its steps; together at most {_MOST_INJECTED:.0%} fit: lower the frequencies, inject fewer cells, "
-                "spread the burst over more steps, or use larger batches"
+                f"{run.run_id}: the injections take {share:.0%} of the tokens and the retention burst "
+                f"{burst:.0%} of its steps; together at most {_MOST_INJECTED:.0%} fit: lower the frequencies, "
+                "inject fewer cells, spread the burst over more steps, or use larger batches"
             )
         elif share > 0.5:
-            notes.append(f"{run.run_id}: {share:.0%} of the training tokens are injected instances; that is no tail")
+            notes.append(
+                f"{run.run_id}: {share:.0%} of the training tokens are injected instances; that is no tail"
+            )
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     return list(dict.fromkeys(notes))

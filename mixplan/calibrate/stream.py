@@ -25,7 +25,9 @@ class BaseStream:
     def batch(self, step: int, batch_sequences: int) -> np.ndarray:
         """The sequences of one step, shape (B, T), int64."""
         first = step * batch_sequences
-        return np.stack([self._row(index) for index in range(first, first + batch_sequences)]).astype(np.int64)
+        return np.stack([self._row(index) for index in range(first, first + batch_sequences)]).astype(
+            np.int64
+        )
 
     def _row(self, index: int) -> np.ndarray:
         epoch, place = divmod(index, self.sequences)

@@ -88,7 +88,9 @@ class Run:
                 losses.clear()
                 if not math.isfinite(mean):
                     self.metrics.flush()
-                    self.folder.finish("diverged", step=self.step, tokens=self.step * self.spec.tokens_per_step)
+                    self.folder.finish(
+                        "diverged", step=self.step, tokens=self.step * self.spec.tokens_per_step
+                    )
                     return
                 now = time.monotonic()
                 if now - told > _TELL_EVERY_SECONDS:
@@ -121,7 +123,10 @@ class Run:
         return (
             self.step in self.measuring.evaluate_at
             or self.step in self.measuring.interfere_at
-            or (probe is not None and (probe.starts_at(self.step) or probe.delay_after(self.step - 1) is not None))
+            or (
+                probe is not None
+                and (probe.starts_at(self.step) or probe.delay_after(self.step - 1) is not None)
+            )
         )
 
     def _before_step(self) -> None:
@@ -134,7 +139,11 @@ class Run:
         m, probes = self.measuring, self.prepared.spec.probes
         if self.step in m.evaluate_at:
             loss = learning.lm_loss(
-                self.model, self.prepared.held_out, self.spec.sequence_length, probes.lm_loss_tokens, self.precision
+                self.model,
+                self.prepared.held_out,
+                self.spec.sequence_length,
+                probes.lm_loss_tokens,
+                self.precision,
             )
             rows = learning.skills(self.model, m.cells, m.contexts, probes.max_instances, self.precision)
             exposures = self.injector.seen(self.step)
@@ -167,7 +176,9 @@ class Run:
             cells=cells,
             frequencies=np.zeros(len(cells)),
             contexts=held_out_contexts(p.held_out, np.random.default_rng([self.spec.seed, 4])),
-            evaluate_at={max(1, round(steps * (k + 1) / probes.evaluations)) for k in range(probes.evaluations)},
+            evaluate_at={
+                max(1, round(steps * (k + 1) / probes.evaluations)) for k in range(probes.evaluations)
+            },
             interfere_at={max(1, round(steps * (k + 0.5) / points)) for k in range(points)},
             retention=RetentionProbe(retention, tasks, p.end_of_document_id, steps) if retention else None,
         )

@@ -22,6 +22,7 @@ from mixplan.documents.base import (
 from mixplan.documents.shapes import PRESETS, ModelShape
 
 T = TypeVar("T")
+SyntheticFamily = Literal["comparison", "modular_addition", "table_lookup"]
 
 
 class Corpus(Part):
@@ -137,10 +138,11 @@ class Training(Part):
 class TaskGrid(Part):
     """One family at several complexities, each at several frequencies: one task of its own per cell."""
 
-    family: Literal["comparison", "modular_addition"]
-    """comparison: which of two symbols is larger; modular_addition: (a + b) mod p."""
+    family: SyntheticFamily
+    """comparison: which of two symbols is larger; modular_addition: (a + b) mod p; table_lookup: a random
+    function of two symbols, asked in other ways than it was taught."""
     complexities: list[Count]
-    """Comparison: items compared; modular addition: the modulus."""
+    """comparison: items compared; modular_addition: the modulus; table_lookup: the side of the table."""
     frequencies: list[Positive]
     """Injected instances per training token."""
 
@@ -187,7 +189,7 @@ class Retention(Part):
     """Instances in the burst, over all its steps."""
     burst_steps: Count = 1
     """Consecutive steps the burst is spread over."""
-    family: Literal["comparison", "modular_addition"] = "comparison"
+    family: SyntheticFamily = "comparison"
     """Family of the probe tasks."""
     complexity: Count = 4
     """Complexity of the probe tasks."""

@@ -52,9 +52,7 @@ def find_slots(engine: Engine, slots: int | None = None) -> list[Slot]:
     return [Slot("cpu", None, engine.threads_per_slot)] * (wanted or max(1, cores // engine.threads_per_slot))
 
 
-def run_all(
-    prepared: Prepared, slots: list[Slot], watch: Callable[[list[RunState]], None]
-) -> list[RunState]:
+def run_all(prepared: Prepared, slots: list[Slot], watch: Callable[[list[RunState]], None]) -> list[RunState]:
     """Run everything that is not done yet, longest first; finished runs are skipped.
 
     A run that crashes is recorded (failed.txt with the end of its log) and does not stop the others; the same

@@ -18,7 +18,9 @@ _SEQUENCES_AT_ONCE = 32
 def lm_loss(model: Any, held_out: np.ndarray, sequence_length: int, max_tokens: int, precision: str) -> float:
     """Mean NLL of held-out text in nats per token, over at most `max_tokens` tokens."""
     rows = min(len(held_out), max(max_tokens, sequence_length)) // sequence_length
-    tokens = torch.from_numpy(held_out[: rows * sequence_length].reshape(rows, sequence_length).astype(np.int64))
+    tokens = torch.from_numpy(
+        held_out[: rows * sequence_length].reshape(rows, sequence_length).astype(np.int64)
+    )
     device = next(model.parameters()).device
     total = 0.0
     for part in tokens.split(_SEQUENCES_AT_ONCE):

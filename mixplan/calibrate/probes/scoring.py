@@ -73,7 +73,8 @@ def choice_logprobs(
                     answer = choices[number]
                     found[index][number] = logprobs_RKV[place, list(range(len(answer))), list(answer)].sum()
     return [
-        scores[-1] if -1 in scores else torch.stack([scores[number] for number in sorted(scores)]) for scores in found
+        scores[-1] if -1 in scores else torch.stack([scores[number] for number in sorted(scores)])
+        for scores in found
     ]
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mixplan.calibrate.tasks import comparison, modular_addition
+from mixplan.calibrate.tasks import comparison, modular_addition, table_lookup
 from mixplan.calibrate.tasks.base import Family, Instance, Task
 from mixplan.calibrate.tasks.user import load_user_task
 from mixplan.documents.calibration_spec import CalibrationSpec
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (comparison.FAMILY, modular_addition.FAMILY)
+    family.name: family for family in (comparison.FAMILY, modular_addition.FAMILY, table_lookup.FAMILY)
 }
 
 __all__ = ["FAMILIES", "Cell", "Instance", "Task", "make_cells", "make_probe_tasks", "reserved_symbols"]
@@ -27,7 +27,7 @@ class Cell:
 
     task: Task
     frequency: float
-    """Instances per training token that are asked for; what was realised is recorded with the measurements."""
+    """Instances per training token, as asked for; what was realised stands in the measurements."""
 
 
 def reserved_symbols(spec: CalibrationSpec) -> int:
@@ -73,7 +73,9 @@ def make_cells(
         if encode is None:
             from mixplan.errors import InputError
 
-            raise InputError("user_tasks need a tokenizer (bytes or huggingface): the corpus is tokens already")
+            raise InputError(
+                "user_tasks need a tokenizer (bytes or huggingface): the corpus is tokens already"
+            )
         frequency = own.frequencies[variant % len(own.frequencies)]
         task = load_user_task(base / own.path, own.name, own.family or own.name, own.complexity, encode)
         cells.append(Cell(task, frequency))

@@ -1,4 +1,4 @@
-"""What a task is to the rest of the stage: instances to inject, instances to test on, answers to choose from."""
+"""What a task is to the rest of the stage: instances to inject, instances to test on, possible answers."""
 
 from __future__ import annotations
 

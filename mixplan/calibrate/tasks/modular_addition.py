@@ -17,7 +17,8 @@ def _make(name: str, modulus: int, symbols: np.ndarray, generator: np.random.Gen
     order = generator.permutation(len(pairs))
     half = (len(pairs) + 1) // 2
     instances = [
-        Instance((value[a], value[b]), choices, (a + b) % modulus) for a, b in (pairs[index] for index in order)
+        Instance((value[a], value[b]), choices, (a + b) % modulus)
+        for a, b in (pairs[index] for index in order)
     ]
     return Task(name, "modular_addition", modulus, tuple(instances[:half]), tuple(instances[half:]))
 

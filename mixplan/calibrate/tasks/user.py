@@ -48,7 +48,9 @@ def load_user_task(
     if not problems:
         for split, found in (("train", train), ("test", test)):
             if not found:
-                problems.append(f"{path}: no instance has split {split!r}; skill is measured on unseen instances")
+                problems.append(
+                    f"{path}: no instance has split {split!r}; skill is measured on unseen instances"
+                )
         seen = {(i.prompt, i.choices[i.answer]) for i in train}
         both = sum((i.prompt, i.choices[i.answer]) in seen for i in test)
         if both:
@@ -73,7 +75,11 @@ def _row(line: str) -> tuple[dict, str]:
         if not isinstance(row.get(key), kind):
             return {}, f"{key!r} is missing or not a {'list' if kind is list else 'text'}"
     choices = row["choices"]
-    if len(choices) < 2 or len(set(map(str, choices))) < len(choices) or not all(isinstance(c, str) for c in choices):
+    if (
+        len(choices) < 2
+        or len(set(map(str, choices))) < len(choices)
+        or not all(isinstance(c, str) for c in choices)
+    ):
         return {}, "`choices` needs at least two different texts"
     if row["answer"] not in choices:
         return {}, f"the answer {row['answer']!r} is not among the choices"
