@@ -32,7 +32,7 @@ def write_ladder(folder: Path, **changes: Any) -> Path:
         "probes": {
             "evaluations": 4,
             "lm_loss_tokens": 512,
-            "retention": {"instances": 4, "replicas": 2, "delays_steps": [0, 1, 4, 8]},
+            "retention": {"instances": 4, "burst_steps": 1, "replicas": 2, "delays_steps": [0, 1, 4, 8]},
             "interference": {"points": 2, "batch_sequences": 4},
         },
         "engine": {"device": "cpu"},

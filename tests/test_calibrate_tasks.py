@@ -25,7 +25,11 @@ def make(family: str, complexity: int, seed: int = 0):
 def test_half_of_the_instances_are_held_out(family: str, complexity: int) -> None:
     task = make(family, complexity)
     train, test = {i.prompt for i in task.train}, {i.prompt for i in task.test}
-    total = complexity * (complexity - 1) if family == "comparison" else complexity**2
+    total = {
+        "comparison": complexity * (complexity - 1),
+        "modular_addition": complexity**2,
+        "table_lookup": 4 * complexity**2,
+    }[family]
     assert not train & test
     assert len(train | test) == len(task.train) + len(task.test) == total
     assert abs(len(train) - len(test)) <= 2 or complexity <= 4
@@ -57,6 +61,18 @@ def test_comparison_trains_what_determines_the_order(items: int, seed: int) -> N
     for i in task.test:
         low, high = i.prompt if i.answer == 0 else i.prompt[::-1]
         assert high in reach[low]
+
+
+def test_table_lookup_tests_every_trained_fact_asked_in_another_way() -> None:
+    task = make("table_lookup", 6)
+    fact = {i.prompt[1:]: i.answer for i in task.train}
+    assert len(fact) == 36
+    markers = {pair: {i.prompt[0] for i in task.train if i.prompt[1:] == pair} for pair in fact}
+    for i in task.test:
+        assert fact[i.prompt[1:]] == i.answer
+        assert i.prompt[0] not in markers[i.prompt[1:]]
+    answers = np.bincount(list(fact.values()))
+    assert list(answers) == [9, 9, 9, 9] and task.chance == 0.25
 
 
 def test_comparison_is_balanced_on_both_sides() -> None:

@@ -183,15 +183,15 @@ class UserTask(Part):
 class Retention(Part):
     """A burst of a never-seen task, then ordinary training: what is left of the gain after each delay."""
 
-    at_fraction: OpenFraction = 0.5
+    at_fraction: OpenFraction = 0.4
     """When, as a share of the run."""
-    instances: Count = 64
-    """Instances in the burst, over all its steps."""
-    burst_steps: Count = 1
-    """Consecutive steps the burst is spread over."""
-    family: SyntheticFamily = "comparison"
+    instances: Count = 1024
+    """Instances in the burst, of each probe task, over all its steps."""
+    burst_steps: Count = 32
+    """Consecutive steps the burst is spread over. In a single step only the answer tokens are learned."""
+    family: SyntheticFamily = "table_lookup"
     """Family of the probe tasks."""
-    complexity: Count = 4
+    complexity: Count = 3
     """Complexity of the probe tasks."""
     replicas: Count = 4
     """Independent probe tasks in the same burst, each with its own symbols."""

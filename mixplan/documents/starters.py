@@ -11,10 +11,10 @@ from mixplan.errors import InputError
 
 _CELLS = """\
 block_params,tokens,frequency,family,complexity
-33056,3200000,0.001,comparison,8
-131648,3200000,0.001,comparison,8
-131648,12800000,0.00025,comparison,16
-295776,3200000,0.0005,modular_addition,5
+33056,3200000,0.0015,table_lookup,4
+131648,3200000,0.0015,table_lookup,9
+131648,12800000,0.0004,table_lookup,9
+295776,3200000,0.0004,comparison,32
 """
 
 
