@@ -56,7 +56,8 @@ def test_loader_runs_alone(tmp_path: Path) -> None:
     emitted = emit(write_recipe(tmp_path, {"web": 60, "rare": 20}), tmp_path / "out")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "script.py").write_text(SCRIPT)
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    env |= {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}  # Streaming leaves lock files there
     done = subprocess.run(
         [sys.executable, "script.py", str(tmp_path / "out")],
         env=env, cwd=tmp_path / "elsewhere", capture_output=True, text=True, timeout=300,
