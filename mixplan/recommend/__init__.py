@@ -1,5 +1,4 @@
-"""Plan and laws become a model size and a mixture: `recommend`. Heavy imports (Optuna, SciPy) happen on the
-call."""
+"""Plan and laws become a model size and a mixture. Heavy imports (Optuna, SciPy) happen on the call."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ from mixplan.recommend.explain import explain, headline, tables
 
 __all__ = ["HEADER", "Infeasible", "explain", "hashes", "headline", "recommend", "tables"]
 
-HEADER = """The mixture that `mixplan recommend` chose. `choose` counts samples of `sequence_length` tokens over the
-whole run; every predicted number is at this size and token count, intervals are 90 % for a new run.
+HEADER = """The mixture that `mixplan recommend` chose. `choose` counts samples of `sequence_length` tokens
+over the whole run; every predicted number is at this size and token count, intervals are 90 % for a new run.
 """
 
 

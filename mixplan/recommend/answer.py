@@ -124,7 +124,7 @@ def _unconstrained(problem: Problem, solver: Solver) -> Alternative:
 
 def cheapest(solver: Solver, problem: Problem) -> Candidate:
     """The best candidate over all sizes, without the random search."""
-    found = [solver.improve(problem, solver.at_size(problem, size)) for size in range(len(problem.shapes))]
+    found = [solver.best_at(problem, size) for size in range(len(problem.shapes))]
     return min(found, key=lambda candidate: rank(problem, candidate))
 
 

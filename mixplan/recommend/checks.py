@@ -82,6 +82,7 @@ def build_problem(plan: Plan, forecast: Forecast, folder: Path) -> Problem:
         horizon=horizon,
         names=limit_names(sources, tasks),
         limit=np.array(limit, dtype=np.float64),
+        given=np.array(limit, dtype=np.float64),
     )
 
 

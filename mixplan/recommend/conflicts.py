@@ -134,7 +134,7 @@ def _remedy(solver: Solver, problem: Problem, names: list[str], lost: Iterable[s
         if value is None and name not in lost and not name.startswith("tasks."):
             return None
         changes[name] = value
-    answer = _solved(solver, current)
+    answer = _solved(solver, current.settled())
     return None if answer is None else _as_remedy(problem, changes, answer)
 
 
@@ -241,7 +241,7 @@ def _solved(solver: Solver, problem: Problem) -> Whole | None:
     """The cheapest whole-sample answer, or None."""
     answers = []
     for size in range(len(problem.shapes)):
-        candidate = solver.improve(problem, solver.at_size(problem, size))
+        candidate = solver.best_at(problem, size)
         if candidate.feasible:
             answers.append(round_samples(solver, problem, candidate))
     answers = [answer for answer in answers if answer.candidate.feasible]

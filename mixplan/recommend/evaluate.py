@@ -61,17 +61,24 @@ class Outcome:
 def rare_bounds(problem: Problem, tokens: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Between which shares each rare source may be, and how much room there is for all of them.
 
-    From natural up to what max_share and max_epochs allow; below natural only where a limit forces it.
+    From natural up to what max_share and max_epochs allow; below natural only where the plan's limits force it
+    (those of the plan: with limits dropped, no mixture is lost that was allowed before).
 
     Returns:
         low (B, R), high (B, R), room (B,): 1 minus the lower bounds of the common sources.
     """
+    plan = problem.as_given()
+    plan_cap = _caps(plan, tokens)
+    plan_floor = np.minimum(plan.min_share, plan_cap)
+    usual = np.minimum(problem.natural[problem.rare], plan_cap[:, problem.rare])
+    usual = np.maximum(plan_floor[:, problem.rare], usual)
+    plan_room = 1.0 - plan_floor[:, ~problem.rare].sum(axis=1)
+    usual = within_room(usual, plan_floor[:, problem.rare], plan_room)
     cap = _caps(problem, tokens)
     floor = np.minimum(problem.min_share, cap)
-    high = cap[:, problem.rare]
-    least = floor[:, problem.rare]
-    low = np.maximum(least, np.minimum(problem.natural[problem.rare], high))
+    high, least = cap[:, problem.rare], floor[:, problem.rare]
     room = 1.0 - floor[:, ~problem.rare].sum(axis=1)
+    low = np.clip(usual, least, high)
     return within_room(low, least, room), high, room
 
 

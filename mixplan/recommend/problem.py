@@ -54,6 +54,8 @@ class Problem:
     """Names of the limits, as keys of the plan: budgets, loss bound, epoch caps, share bounds, targets."""
     limit: FloatArray
     """Their values; infinite where the plan sets none, shape (C,)."""
+    given: FloatArray
+    """Values as the plan has them, whatever was dropped or moved since; they say where a rate may be below 1."""
 
     @property
     def sign(self) -> FloatArray:
@@ -87,6 +89,14 @@ class Problem:
     def target(self) -> FloatArray:
         """Probabilities, −inf where dropped, shape (T,)."""
         return self.limit[5 + 3 * len(self.sources) :]
+
+    def as_given(self) -> Problem:
+        """The same problem with its limits as the plan has them."""
+        return replace(self, limit=self.given)
+
+    def settled(self) -> Problem:
+        """The same problem as if the plan had these limits."""
+        return replace(self, given=self.limit)
 
     def with_limits(self, changes: Mapping[str, float]) -> Problem:
         """The same problem with some limits moved."""

@@ -24,11 +24,15 @@ def search(solver: Solver, problem: Problem, trials: int, seed: int) -> list[Can
         trials: evaluations by Optuna's TPE sampler, the enqueued analytic answers included.
         seed: of the sampler; the same seed gives the same answer.
     """
-    best = [solver.at_size(problem, size) for size in range(len(problem.shapes))]
+    best = [solver.best_at(problem, size) for size in range(len(problem.shapes))]
+    found = list(best)
     for trial in _run(solver, problem, best, trials, seed):
-        if rank(problem, trial) < rank(problem, best[trial.size]):
-            best[trial.size] = trial
-    return [solver.improve(problem, candidate) for candidate in best]
+        if rank(problem, trial) < rank(problem, found[trial.size]):
+            found[trial.size] = trial
+    return [
+        start if candidate is start else solver.improve(problem, candidate)
+        for start, candidate in zip(best, found, strict=True)
+    ]
 
 
 def _run(
@@ -38,6 +42,7 @@ def _run(
     seen: list[Candidate] = []
     names = [shape.name for shape in problem.shapes]
     sources = [name for name, rare in zip(problem.sources, problem.rare, strict=True) if rare]
+    active = problem.active_names()
     natural = problem.natural[problem.rare]
     longest = max(float(problem.horizon.max()), problem.min_tokens)
     low_rate, high_rate = _rate_ranges(problem, longest)
@@ -53,9 +58,8 @@ def _run(
         rare_shares = within_room(np.clip(np.array([rates]) * natural, low, high), low, room)
         shares = complete(problem, tokens, rare_shares)
         outcome = evaluate(problem, solver.forecast, np.array([size]), tokens, shares)
-        for name, limit, excess in zip(problem.names, problem.limit, outcome.excess[0], strict=True):
-            if np.isfinite(limit):
-                trial.set_constraint(name, min(float(excess), 1e6))
+        for name in active:
+            trial.set_constraint(name, min(float(outcome.excess[0, problem.names.index(name)]), 1e6))
         seen.append(Candidate(outcome))
         return float(tokens[0] * problem.flops_per_token[size])
 

@@ -31,6 +31,7 @@ from mixplan.recommend.spread import is_spread, least_rare_shares
 
 _NEAR_POINTS, _FAR_POINTS, _ZOOM_POINTS = 129, 49, 65
 _ZOOMS, _EXACT_POINTS, _ROUNDS = 3, 4, 8
+_ENOUGH = 1e-11
 _NUDGES = np.array([0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])  # what interpolation may have cost
 
 
@@ -82,6 +83,11 @@ class Solver:
         """The feasible mixture with the least tokens at one size, or else the one that misses its limits
         least."""
         return self._least(problem, size, self.grid(problem, size), None)
+
+    def best_at(self, problem: Problem, size: int) -> Candidate:
+        """As `at_size`, with the upsampling divided at its best where tasks live in several rare sources."""
+        candidate = self.at_size(problem, size)
+        return self.improve(problem, candidate) if is_spread(problem) else candidate
 
     def improve(self, problem: Problem, candidate: Candidate) -> Candidate:
         """The least tokens from the same mixture downwards; where tasks live in several rare sources, the
@@ -186,37 +192,40 @@ def fit_shares(
     if not len(rare):
         return complete(problem, tokens, low)
     x = low.copy() if start is None else within_room(np.clip(start, low, high), low, room)
-    rows = np.arange(len(tokens))
     given_up = np.zeros(needed.shape, dtype=bool)
     unique, half_life = problem.unique_tokens[rare], problem.half_life[rare]
+    todo = np.arange(len(tokens))
     for _ in range(8 * len(problem.tasks) + 4 * len(rare) + 16):
-        shares = complete(problem, tokens, x)
-        x = shares[:, rare]
-        have = frequencies(problem, tokens, shares)
+        count = tokens[todo]
+        shares = complete(problem, count, x[todo])
+        x[todo] = shares[:, rare]
+        have = frequencies(problem, count, shares)
         with np.errstate(divide="ignore", invalid="ignore"):
-            short = np.where(given_up | (needed <= have * (1 + 1e-12)), 0.0, needed / have)
-        task = np.argmax(short, axis=1)
-        active = short[rows, task] > 0
+            short = np.where(
+                given_up[todo] | (needed[todo] <= have * (1 + _ENOUGH)), 0.0, needed[todo] / have
+            )
+        active = short.max(axis=1) > 0
         if not active.any():
             break
-        lack = needed[rows, task] - have[rows, task]  # (B,)
-        drawn = x * tokens[:, None]
-        fresh = np.exp(
-            -np.maximum(drawn / unique - 1.0, 0.0) / half_life
-        )  # what one more token is worth, (B, R)
-        density = problem.density[task][:, rare]  # (B, R)
-        spare = np.minimum(high - x, (room - x.sum(axis=1))[:, None])
-        gain = np.where(spare > 1e-12, density * fresh, 0.0)
+        todo, count, shares, have, short = (v[active] for v in (todo, count, shares, have, short))
+        rows, task = np.arange(len(todo)), np.argmax(short, axis=1)
+        lack = needed[todo, task] - have[rows, task]
+        drawn = x[todo] * count[:, None]
+        fresh = np.exp(-np.maximum(drawn / unique - 1.0, 0.0) / half_life)  # worth of one more token, (b, R)
+        rest = np.maximum(1.0 - x[todo].sum(axis=1), 1e-12)
+        in_rare = frequencies(problem, count, np.where(problem.rare, shares, 0.0))[rows, task]
+        lost = (have[rows, task] - in_rare) / rest  # what the task has in a unit of common share, (b,)
+        each = problem.density[task][:, rare] * fresh  # what it has in a unit more of each rare one, (b, R)
+        spare = np.minimum(high[todo] - x[todo], (room[todo] - x[todo].sum(axis=1))[:, None])
+        gain = np.where(spare > 1e-12, each - lost[:, None], 0.0)
         source = np.argmax(gain, axis=1)
-        stuck = active & (gain[rows, source] <= 0)
-        given_up[rows[stuck], task[stuck]] = True
-        go = rows[active & ~stuck]
-        s = source[go]
-        worth = (
-            effective_tokens(drawn[go, s], unique[s], half_life[s]) + lack[go] * tokens[go] / density[go, s]
-        )
-        wanted = tokens_for_effective(worth, unique[s], half_life[s]) / tokens[go]
-        x[go, s] = np.minimum(wanted, x[go, s] + spare[go, s])
+        stuck = gain[rows, source] <= 0
+        given_up[todo[stuck], task[stuck]] = True
+        go, s = rows[~stuck], source[~stuck]
+        asked = lack[go] * each[go, s] / gain[go, s] * count[go] / problem.density[task[go], rare[s]]
+        worth = effective_tokens(drawn[go, s], unique[s], half_life[s]) + asked
+        wanted = tokens_for_effective(worth, unique[s], half_life[s]) / count[go]
+        x[todo[go], s] = np.minimum(wanted, x[todo[go], s] + spare[go, s])
     x = _lowered(problem, tokens, x, low, needed)
     return complete(problem, tokens, x)
 

@@ -46,6 +46,8 @@ def least_rare_shares(problem: Problem, tokens: float, needed: FloatArray) -> Fl
     slope = gain / np.where(width > 0, width, 1.0)
     density = problem.density[:, problem.rare]  # (T, R)
     asked = needed > 0
+    if not asked.any():
+        return low
     scale = needed[asked][:, None]
     per_segment = (density[asked][:, None, :] * slope[None]).reshape(int(asked.sum()), -1) / scale  # (T, K·R)
     missing = 1.0 - (density[asked] @ worth[0]) / needed[asked]

@@ -1,0 +1,83 @@
+"""The frequency a task needs, against its closed form."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planning import D0, F0, KINDS, N0, Logistic, plan_dict
+
+from mixplan.documents import Plan
+from mixplan.recommend.checks import build_problem
+from mixplan.recommend.needs import Needs, _interpolated, least_frequency
+
+
+def closed_form(law: Logistic, kind: tuple[str, float], params: float, tokens: float, target: float) -> float:
+    rest = (
+        math.log(target / (1 - target))
+        - KINDS[kind]
+        - law.c * math.log(params / N0)
+        - law.d * math.log(tokens / D0)
+    )
+    return F0 * math.exp(rest / law.b)
+
+
+@pytest.mark.parametrize("guess", [None, 1.0, 1.001, 5.0])
+def test_least_frequency_is_the_closed_form_whatever_the_guess(guess: float | None) -> None:
+    law = Logistic()
+    tokens = np.geomspace(5e5, 5e7, 7)
+    true = np.array([closed_form(law, ("comparison", 8.0), 33_056, t, 0.8) for t in tokens])
+    cells = (
+        ["comparison"] * 7,
+        np.full(7, 8.0),
+        np.full(7, 33_056.0),
+        tokens,
+        np.full(7, 0.8),
+        np.full(7, 1.0),
+    )
+    found = least_frequency(law, *cells, None if guess is None else true * guess)
+    assert found == pytest.approx(true, rel=1e-9)
+    # The answer itself meets the target: it is rounded to the safe side.
+    assert (law.p_learned(*cells[:4], found) >= 0.8 - 1e-10).all()
+
+
+def test_few_questions_are_asked() -> None:
+    law = Logistic()
+    one = np.ones(1)
+    least_frequency(law, ["comparison"], 8 * one, 3e4 * one, 3e6 * one, 0.8 * one, one)
+    assert law.calls <= 15
+
+
+def test_out_of_reach_is_infinite_and_a_dropped_target_is_zero() -> None:
+    law, two = Logistic(), np.ones(2)
+    found = least_frequency(
+        law, ["comparison"] * 2, 8 * two, 3e4 * two, 1e3 * two, np.array([0.8, -np.inf]), 1e-3 * two
+    )
+    assert found.tolist() == [np.inf, 0.0]
+
+
+def test_interpolation_is_close_and_exact_points_are_exact() -> None:
+    law = Logistic()
+    problem = build_problem(Plan.model_validate(plan_dict()), law, Path("."))
+    needs = Needs(law)
+    tokens = np.geomspace(6e5, 4e7, 23)
+    true = np.array(
+        [
+            [
+                closed_form(law, kind, problem.block_params[1], t, 0.8)
+                for kind in (("comparison", 8.0), ("modular_addition", 5.0))
+            ]
+            for t in tokens
+        ]
+    )
+    # Also where no share could give it: next to the edge of what is possible, needs must stay smooth.
+    assert (true > problem.density.max(axis=1)).any()
+    assert needs.at(problem, 1, tokens) == pytest.approx(true, rel=1e-6)
+    assert needs.exact(problem, 1, tokens) == pytest.approx(true, rel=1e-9)
+
+
+def test_next_to_what_is_out_of_reach_interpolation_errs_to_the_safe_side() -> None:
+    x, y = np.log([1.0, 2.0, 4.0]), np.array([np.inf, 3.0, 0.0])
+    assert _interpolated(x, y, np.log([1.5, 2.0, 3.0, 4.0])).tolist() == [np.inf, 3.0, 3.0, 0.0]
