@@ -31,6 +31,9 @@ def main() -> None:
     except MixplanError as error:
         console.fail(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        console.fail(MixplanError(f"{error.filename or 'a file'}: {error.strerror or error}"))
+        sys.exit(MixplanError.exit_code)
     except KeyboardInterrupt:
         console.note("interrupted; the same command continues where it can")
         sys.exit(130)
@@ -71,7 +74,10 @@ def validate(
 
 @app.command()
 def schema(
-    name: Annotated[str, typer.Argument(help="calibration-spec, measurements, calibration, plan, recipe, presets.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="calibration-spec, measurements, calibration, plan, recipe, mixture, presets."),
+    ],
 ) -> None:
     """Print a document's JSON Schema (or the known model presets)."""
     from mixplan import console
@@ -86,7 +92,9 @@ def schema(
 @app.command()
 def plan(
     spec: Annotated[Path, typer.Argument(help="calibration.yaml")],
-    slots: Annotated[int | None, typer.Option(min=1, help="Runs side by side, instead of engine.slots.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Runs side by side, instead of engine.slots.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a ladder costs before anything starts: runs, tokens, FLOPs, hours and money."""
@@ -111,8 +119,12 @@ def plan(
 @app.command()
 def calibrate(
     spec: Annotated[Path, typer.Argument(help="calibration.yaml")],
-    out: Annotated[Path | None, typer.Option("-o", help="Folder of the ladder. Default: runs/ beside the file.")] = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Runs side by side, instead of engine.slots.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", help="Folder of the ladder. Default: runs/ beside the file.")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Runs side by side, instead of engine.slots.")
+    ] = None,
 ) -> None:
     """Train the ladder and measure it. The same command continues what was interrupted."""
     from mixplan import console
@@ -135,7 +147,10 @@ def calibrate(
         console.note(f"note: diverged (non-finite loss), left out of the measurements: {', '.join(diverged)}")
     if failed:
         raise NoAnswer(
-            [f"{run}: crashed; see {prepared.out}/runs/{run}/failed.txt, then run the same command" for run in failed]
+            [
+                f"{run}: crashed; see {prepared.out}/runs/{run}/failed.txt, then run the same command"
+                for run in failed
+            ]
         )
     console.say(f"{len(states) - len(diverged)} of {len(states)} runs finished in {prepared.out}")
     console.say(f"next: mixplan collect {prepared.out}")
@@ -277,7 +292,9 @@ def recommend(
     calibration: Annotated[Path, typer.Option(help="calibration.json, as written by fit.")],
     out: Annotated[Path, typer.Option("-o", help="Recipe to write (.yaml or .json).")] = Path("recipe.yaml"),
     why: Annotated[bool, typer.Option("--explain", help="Say in words why this is the answer.")] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search, instead of search.seed.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the search, instead of search.seed.")
+    ] = None,
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -367,15 +384,19 @@ def verify(
     stall_seconds: Annotated[
         float, typer.Option(min=1, help="Give up when no sample has arrived for so long.")
     ] = 300.0,
+    out: Annotated[Path | None, typer.Option("-o", help="Also write the JSON here, for the report.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Read a mixture end to end with Streaming and compare it with its recipe."""
     from mixplan import console
+    from mixplan.documents.atomic import write_json
     from mixplan.errors import NoAnswer
     from mixplan.recipes.tables import verification_tables
     from mixplan.recipes.verifying import verify as verify_mixture
 
     found = verify_mixture(directory, workers, stall_seconds, console.note)
+    if out is not None:
+        write_json(out, found.to_json())
     if as_json:
         console.emit_json(found.to_json())
     else:
@@ -395,7 +416,9 @@ def verify(
 
 @app.command()
 def report(
-    directory: Annotated[Path, typer.Argument(help="Working folder with measurements, calibration.json, recipe.yaml.")],
+    directory: Annotated[
+        Path, typer.Argument(help="Working folder with measurements, calibration.json, recipe.yaml.")
+    ],
     out: Annotated[Path, typer.Option("-o", help="Page to write (.html).")] = Path("report.html"),
     force: ForceFlag = False,
 ) -> None:

@@ -41,7 +41,7 @@ def main() -> int:
             "--force",
         ],
         ["emit", "recipe.yaml", "--format", "streaming", "-o", "mixture", "--force"],
-        ["verify", "mixture"],
+        ["verify", "mixture", "-o", "verify.json"],
         ["report", ".", "-o", "report.html", "--force"],
     ]
     for step in steps:

@@ -11,6 +11,7 @@ from mixplan.documents.calibration import Calibration
 from mixplan.documents.calibration_spec import CalibrationSpec
 from mixplan.documents.loading import check, read_data
 from mixplan.documents.measurements import ROWS, read_measurements
+from mixplan.documents.mixture import Mixture
 from mixplan.documents.plan import Plan
 from mixplan.documents.recipe import Recipe
 from mixplan.documents.shapes import PRESETS
@@ -22,6 +23,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "calibration": Calibration,
     "plan": Plan,
     "recipe": Recipe,
+    "mixture": Mixture,
 }
 SCHEMAS = [*KINDS, "measurements", "presets"]
 
@@ -62,7 +64,11 @@ def validate(path: Path) -> str:
 
 def _kind_of(path: Path, keys: list[Any]) -> str:
     """The kind that knows most of the file's keys; the fixed file names decide between equals."""
-    by_name = {"calibration.yaml": "calibration-spec", "calibration.json": "calibration"}
+    by_name = {
+        "calibration.yaml": "calibration-spec",
+        "calibration.json": "calibration",
+        "streams.yaml": "mixture",
+    }
     named = by_name.get(path.name) or next(
         (kind for kind in ("plan", "recipe") if path.stem.endswith(kind)), ""
     )
@@ -74,7 +80,7 @@ def _kind_of(path: Path, keys: list[Any]) -> str:
     if len(best) > 1:
         raise InputError(
             f"{path}: cannot tell what kind of document this is; name it calibration.yaml, calibration.json, "
-            f"plan.yaml or recipe.yaml, or give it the keys of one ({', '.join(KINDS)}): "
+            f"plan.yaml, recipe.yaml or streams.yaml, or give it the keys of one ({', '.join(KINDS)}): "
             "`mixplan schema NAME` lists them"
         )
     return best[0]
