@@ -87,7 +87,8 @@ def run(plan: dict[str, Any], forecast: Any = None, **more: Any) -> Recipe:
 
 
 def changed(plan: dict[str, Any], changes: dict[str, float | None]) -> dict[str, Any]:
-    """A plan with limits moved by their names, as remedies and bindings write them; None leaves the task out."""
+    """A plan with limits moved by their names, as remedies and bindings write them; None leaves the task
+    out."""
     plan = copy.deepcopy(plan)
     for name, value in changes.items():
         head, *rest = name.split(".")
@@ -101,7 +102,8 @@ def changed(plan: dict[str, Any], changes: dict[str, float | None]) -> dict[str,
 
 
 def violations(plan: dict[str, Any], recipe: Recipe, forecast: Logistic) -> list[str]:
-    """Every limit of the plan that the recipe's own integers break, computed independently of mixplan.recommend."""
+    """Every limit of the plan that the recipe's own integers break, computed independently of
+    mixplan.recommend."""
     document = Plan.model_validate(plan)
     found = []
     tokens = recipe.samples * recipe.sequence_length

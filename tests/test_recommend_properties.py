@@ -20,7 +20,8 @@ amounts = st.floats(3.5, 8).map(lambda exponent: 10.0**exponent)
 
 @st.composite
 def plans(draw: st.DrawFn) -> dict[str, Any]:
-    """One to three common and one to three rare sources, one to three tasks anywhere, and every kind of limit."""
+    """One to three common and one to three rare sources, one to three tasks anywhere, and every kind of
+    limit."""
     names = [f"c{i}" for i in range(draw(st.integers(1, 3)))]
     rare = [f"r{i}" for i in range(draw(st.integers(1, 3)))]
     sources = []
@@ -97,9 +98,12 @@ def hold(plan: dict[str, Any], recipe: Recipe, law: Logistic) -> None:
     assert recipe.cost is not None and recipe.unconstrained is not None
     cheapest = min(candidate.flops for candidate in recipe.candidates if candidate.feasible)
     assert recipe.cost.flops == pytest.approx(cheapest, rel=1e-12)
-    # Fewer limits cannot cost more; the greedy division among several sources may miss a little.
-    assert recipe.unconstrained.feasible
-    assert recipe.unconstrained.flops <= recipe.cost.flops * 1.001
+    # Fewer limits cannot cost more, unless a task lives in a common source: those are divided by rule, not by
+    # choice, and a cap on one of them can then be what brings the other up.
+    rare = {source.name for source in recipe.sources if source.role == "rare"}
+    if all(set(task["density"]) <= rare for task in plan["tasks"]):
+        assert recipe.unconstrained.feasible
+        assert recipe.unconstrained.flops <= recipe.cost.flops * 1.001
 
 
 @settings(max_examples=16, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

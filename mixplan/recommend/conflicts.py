@@ -61,8 +61,14 @@ def diagnose(solver: Solver, problem: Problem) -> Diagnosis:
     clash = _clash(solver, rest)
     found = [_remedy(solver, problem, [*names, *lost], lost) for names in _corrections(solver, rest, clash)]
     remedies = [remedy for remedy in found if remedy][:_SHOWN]
+    if not remedies:  # what was smallest would have left every task out: keep the targets, whatever it takes
+        loose = [name for name in rest.active_names() if not name.startswith("tasks.")]
+        remedy = _remedy(solver, problem, [*_reduced(solver, rest, loose), *lost], lost)
+        remedies = [remedy] if remedy else []
     lowered = _lowered_targets(solver, problem)
-    return Diagnosis(unreachable, lost + clash, remedies + ([lowered] if lowered else []))
+    if lowered and all(set(lowered.changes) != set(remedy.changes) for remedy in remedies):
+        remedies.append(lowered)
+    return Diagnosis(unreachable, lost + clash, remedies)
 
 
 def _target(task: str) -> str:
@@ -116,13 +122,16 @@ def _corrections(solver: Solver, problem: Problem, clash: list[str]) -> list[lis
         # One of the two must break the clash that is known, or the pair cannot help.
         if (first in clash or second in clash) and solver.may_exist(problem.without([first, second]))
     ]
-    if pairs:
-        return pairs
-    needed = list(active)
-    for name in active:
+    return pairs or [_reduced(solver, problem, active)]
+
+
+def _reduced(solver: Solver, problem: Problem, names: list[str]) -> list[str]:
+    """Of limits whose joint removal leaves a solution, a set of which none can be put back."""
+    needed = list(names)
+    for name in names:
         if solver.may_exist(problem.without([other for other in needed if other != name])):
             needed.remove(name)
-    return [needed]
+    return needed
 
 
 def _remedy(solver: Solver, problem: Problem, names: list[str], lost: Iterable[str]) -> Remedy | None:
@@ -134,6 +143,8 @@ def _remedy(solver: Solver, problem: Problem, names: list[str], lost: Iterable[s
         if value is None and name not in lost and not name.startswith("tasks."):
             return None
         changes[name] = value
+    if all(changes.get(_target(task), 0.0) is None for task in problem.tasks):
+        return None  # a plan without tasks is no remedy
     answer = _solved(solver, current.settled())
     return None if answer is None else _as_remedy(problem, changes, answer)
 
@@ -279,7 +290,7 @@ def describe(problem: Problem, diagnosis: Diagnosis, nearest: Candidate) -> list
             f"{remedy.flops:.3g} FLOPs"
         )
     if not diagnosis.remedies:
-        lines.append("no change of one or two limits was found that would do; loosen several of those named")
+        lines.append("no small change of the limits was found that would do; loosen several of those named")
     shape, missed = problem.shapes[nearest.size].name, "; ".join(missed_limits(problem, nearest))
     lines.append(f"nearest as the plan stands: {shape} with {nearest.tokens:,.0f} tokens misses {missed}")
     return lines

@@ -61,8 +61,8 @@ class Outcome:
 def rare_bounds(problem: Problem, tokens: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Between which shares each rare source may be, and how much room there is for all of them.
 
-    From natural up to what max_share and max_epochs allow; below natural only where the plan's limits force it
-    (those of the plan: with limits dropped, no mixture is lost that was allowed before).
+    From natural up to what max_share and max_epochs allow; below natural only where the plan's limits force
+    it (those of the plan: with limits dropped, no mixture is lost that was allowed before).
 
     Returns:
         low (B, R), high (B, R), room (B,): 1 minus the lower bounds of the common sources.

@@ -55,7 +55,8 @@ class Problem:
     limit: FloatArray
     """Their values; infinite where the plan sets none, shape (C,)."""
     given: FloatArray
-    """Values as the plan has them, whatever was dropped or moved since; they say where a rate may be below 1."""
+    """Values as the plan has them, whatever was dropped or moved since; they say where a rate may be below
+    1."""
 
     @property
     def sign(self) -> FloatArray:

@@ -42,7 +42,7 @@ def round_samples(solver: Solver, problem: Problem, candidate: Candidate) -> Who
     length = problem.sequence_length
     exact = candidate.tokens / length
     least = max(int(np.ceil(problem.min_tokens / length - TOLERANCE)), 1)
-    nearest = max(round(exact), least)
+    nearest = max(int(np.floor(exact * (1 + 1e-9))), least)  # down: what the budget allows stays allowed
     if not candidate.feasible:
         return _rounded(solver, problem, candidate, np.array([nearest]), refit=False)
     first = max(int(np.floor(exact * (1 - 1e-5))), least)
@@ -72,13 +72,14 @@ def _rounded(
         shares = np.broadcast_to(candidate.shares, (len(counts), len(candidate.shares)))
     last: Whole | None = None
     for row, count in enumerate(counts):
-        choose = _choose(problem, int(count), shares[row])
-        if choose is None:
-            continue
-        one = evaluate(problem, solver.forecast, sizes[[row]], tokens[[row]], choose[None, :] / count)
-        last = Whole(Candidate(one), choose)
-        if last.candidate.feasible:
-            return last
+        for idle_down in (False, True):
+            choose = _choose(problem, int(count), shares[row], idle_down)
+            if choose is None:
+                continue
+            one = evaluate(problem, solver.forecast, sizes[[row]], tokens[[row]], choose[None, :] / count)
+            last = Whole(Candidate(one), choose)
+            if last.candidate.feasible:
+                return last
     if last is None:
         choose = _by_largest_remainder(shares[0], int(counts[0]))
         one = evaluate(problem, solver.forecast, sizes[[0]], tokens[[0]], choose[None, :] / counts[0])
@@ -86,7 +87,7 @@ def _rounded(
     return last
 
 
-def _choose(problem: Problem, samples: int, shares: FloatArray) -> np.ndarray | None:
+def _choose(problem: Problem, samples: int, shares: FloatArray, idle_down: bool) -> np.ndarray | None:
     """Whole samples within every cap and bound; rare sources rounded up, the common ones by largest
     remainder."""
     by_epochs = problem.max_epochs * problem.unique_tokens / problem.sequence_length
@@ -96,20 +97,23 @@ def _choose(problem: Problem, samples: int, shares: FloatArray) -> np.ndarray | 
     low = np.ceil(problem.min_share * samples - 1e-9).astype(np.int64)
     rare = problem.rare
     choose = np.zeros(len(shares), dtype=np.int64)
-    choose[rare] = np.clip(np.ceil(shares[rare] * samples - 1e-9), low[rare], high[rare]).astype(np.int64)
+    exact = shares[rare] * samples
+    down = idle_down & (shares[rare] <= problem.natural[rare] * (1 + 1e-9))
+    whole = np.where(down, np.floor(exact + 1e-9), np.ceil(exact - 1e-9))
+    choose[rare] = np.clip(whole, low[rare], high[rare]).astype(np.int64)
     for source in np.flatnonzero(rare):  # what the common sources at their caps cannot take
         left = samples - int(choose[rare].sum()) - int(high[~rare].sum())
         choose[source] += np.clip(left, 0, high[source] - choose[source])
     rest = samples - int(choose[rare].sum())
     if rest < 0 or bool((low > high).any()):
         return None
-    exact = fill(
+    parts = fill(
         problem.natural[~rare],
         low[None, ~rare].astype(np.float64),
         high[None, ~rare].astype(np.float64),
         np.array([float(rest)]),
     )[0]
-    common = largest_remainder(exact, low[~rare], high[~rare], rest)
+    common = largest_remainder(parts, low[~rare], high[~rare], rest)
     if common is None:
         return None
     choose[~rare] = common
