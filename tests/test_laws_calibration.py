@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ def calibration(measured: Measurements) -> Calibration:
     return fit_calibration(measured, draws=30)
 
 
-def with_learning(measured: Measurements, **columns: object) -> Measurements:
-    return replace(measured, learning=Table({**measured.learning.columns, **columns}))  # type: ignore[dict-item]
+def with_learning(measured: Measurements, **columns: Any) -> Measurements:
+    return replace(measured, learning=Table({**measured.learning.columns, **columns}))
 
 
 def test_file_round_trip_keeps_every_number(calibration: Calibration, tmp_path: Path) -> None:
@@ -131,6 +132,20 @@ def test_censored_tasks_are_named() -> None:
     assert not any("complexity 8:" in w for w in found.warnings)
 
 
+def test_task_that_levels_off_below_the_threshold_is_named(measured: Measurements) -> None:
+    t = measured.learning
+    skill = np.where((t["family"] == "comparison") & (t["complexity"] == 4), 0.6, 1.0) * t["skill"]
+    capped = with_learning(measured, skill=skill, accuracy=t["chance"] + skill * (1 - t["chance"]))
+    # One lucky cell above the threshold, or the task would be censored and nothing said about its ceiling.
+    found = fit_calibration(capped, learned_skill=0.58, draws=30)
+    assert not any("levels off" in w for w in found.warnings if "comparison of complexity 8" in w)
+    higher = fit_calibration(capped, learned_skill=0.61, draws=30)
+    task = higher.tasks[0]
+    named = [w for w in higher.warnings if w.startswith("comparison of complexity 4")]
+    assert len(named) == 1
+    assert ("censored" if task.status == "never learned" else "levels off at skill 0.") in named[0]
+
+
 def test_one_rung_is_refused(measured: Measurements) -> None:
     one = measured.learning.where(measured.learning["rung"] == "8k")
     with pytest.raises(
@@ -168,7 +183,8 @@ def test_two_losses_at_a_step_are_refused_before_anything_is_fitted(measured: Me
 def test_tables_show_what_the_document_says(calibration: Calibration) -> None:
     shown = {table.title.split(" (")[0].split(":")[0]: table for table in calibration_tables(calibration)}
     assert list(shown) == [
-        "Learning law", "Task coverage", "Retention by size", "Interference by size", "LM loss on common data",
+        "Learning law", "Task coverage", "Retention by size", "Interference by size", "LM loss on common "
+        "data",
         "Backtest",
     ]  # fmt: skip
     slopes = {row[0]: row[1:] for row in shown["Learning law"].rows}
@@ -183,6 +199,7 @@ def test_summary_leaves_out_only_draws_and_cells(calibration: Calibration) -> No
     found = calibration_summary(calibration)
     assert "draws" not in found["learning"] and "cells" not in found["backtest"]
     assert found["learning"]["values"] == calibration.learning.values
-    assert found["backtest"]["scores"][0]["brier"] == calibration.backtest.scores[0].brier  # type: ignore[union-attr]
+    assert calibration.backtest is not None
+    assert found["backtest"]["scores"][0]["brier"] == calibration.backtest.scores[0].brier
     bare = calibration.model_copy(update={"retention": None, "lm_loss": None, "backtest": None})
     assert calibration_summary(bare)["retention"] is None

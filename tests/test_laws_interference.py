@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from simulate import CENTRE, INTERFERENCE, LADDER, simulate_measurements
@@ -11,8 +13,8 @@ from mixplan.documents.calibration import FittedLaw
 from mixplan.laws import interference
 
 
-def measured(**simulation: object) -> Table:
-    found = simulate_measurements(checkpoints=2, **simulation).interference  # type: ignore[arg-type]
+def measured(**simulation: Any) -> Table:
+    found = simulate_measurements(checkpoints=2, **simulation).interference
     assert found is not None
     return found
 

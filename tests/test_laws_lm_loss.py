@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
@@ -16,9 +18,9 @@ from mixplan.laws.evidence import Evidence, collect_evidence
 HORIZONS = (8.192e5, 1.6384e6, 3.2768e6)
 
 
-def evidence(**simulation: object) -> Evidence:
+def evidence(**simulation: Any) -> Evidence:
     simulation = {"intercepts": {("comparison", 8): 0.0}, "frequencies": (1e-3,), **simulation}
-    return collect_evidence(simulate_measurements(**simulation).learning)  # type: ignore[arg-type]
+    return collect_evidence(simulate_measurements(**simulation).learning)
 
 
 def fitted(found: Evidence, draws: int = 40) -> tuple[FittedLaw | None, list[str]]:
@@ -126,7 +128,7 @@ def test_jacobian_is_that_of_the_residuals(monkeypatch: pytest.MonkeyPatch) -> N
     )
     seen = {}
 
-    def spy(residuals, start, jac, **_):  # type: ignore[no-untyped-def]
+    def spy(residuals, start, jac, **_):
         seen["pair"] = residuals, jac
         return type("Found", (), {"x": start, "cost": 0.0})
 

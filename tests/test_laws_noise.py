@@ -7,29 +7,44 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixplan.laws.beta_noise import PRECISION_RANGE, fit_precision, interval, probability_at_least
+from mixplan.laws.beta_noise import (
+    ABOVE,
+    BELOW,
+    PRECISION_RANGE,
+    fit_precision,
+    interval,
+    probability_at_least,
+)
 from mixplan.laws.bootstrap import line, run_weights
+
+
+def sampled(generator: np.random.Generator, mean: np.ndarray, precision: np.ndarray | float) -> np.ndarray:
+    """Skills from the stated distribution, not yet cut to [0, 1]."""
+    width = 1 + BELOW + ABOVE
+    centre = (mean + BELOW) / width
+    return generator.beta(centre * precision, (1 - centre) * precision) * width - BELOW
 
 
 @pytest.mark.parametrize("precision", [0.3, 1.0, 4.0, 20.0])
 def test_precision_is_recovered(precision: float) -> None:
     generator = np.random.default_rng(0)
-    mean = generator.uniform(0.05, 0.95, 4000)
-    skill = generator.beta(mean * precision, (1 - mean) * precision)
+    mean = generator.uniform(0, 1, 4000)
+    skill = sampled(generator, mean, precision)
     assert fit_precision(skill, mean, np.ones(4000), 0) == pytest.approx(precision, rel=0.08)
 
 
-def test_precision_survives_exact_zeros_and_ones_and_stays_in_range() -> None:
+def test_precision_survives_extremes_and_stays_in_range() -> None:
     mean = np.full(50, 0.5)
-    assert fit_precision(np.r_[np.zeros(25), np.ones(25)], mean, np.ones(50), 0) == PRECISION_RANGE[0]
+    ends = np.r_[np.full(25, -0.05), np.full(25, 1.01)]
+    assert fit_precision(ends, mean, np.ones(50), 0) == PRECISION_RANGE[0]
     assert fit_precision(mean, mean, np.ones(50), 0) == PRECISION_RANGE[1]
 
 
 def test_fitted_parameters_cost_precision() -> None:
     skill, mean = np.array([0.2, 0.8, 0.4, 0.6]), np.full(4, 0.5)
-    # Σ(y − μ)² = 0.2, Σμ(1 − μ) = 1: 1/φ-variance ratio 5 without, 2.5 with 4/(4 − 2) for two parameters.
-    assert fit_precision(skill, mean, np.ones(4), 0) == pytest.approx(4.0)
-    assert fit_precision(skill, mean, np.ones(4), 2) == pytest.approx(1.5)
+    largest = 4 * (0.5 + BELOW) * (0.5 + ABOVE)  # Σ(mean + δ₀)(1 + δ₁ − mean), against Σ(y − mean)² = 0.2
+    assert fit_precision(skill, mean, np.ones(4), 0) == pytest.approx(largest / 0.2 - 1)
+    assert fit_precision(skill, mean, np.ones(4), 2) == pytest.approx(largest / 0.4 - 1)
 
 
 def test_probability_and_interval_agree_with_sampling() -> None:
@@ -39,20 +54,18 @@ def test_probability_and_interval_agree_with_sampling() -> None:
     pick = generator.integers(0, 60, 200_000)
     low, high = interval(mean, precision)
     for cell in range(5):
-        m, p = mean[cell][pick], precision[pick]
-        sample = generator.beta(m * p, (1 - m) * p)
-        assert probability_at_least(0.8, mean, precision)[cell] == pytest.approx(
-            (sample >= 0.8).mean(), abs=0.006
-        )
+        sample = np.clip(sampled(generator, mean[cell][pick], precision[pick]), 0, 1)
+        probability = probability_at_least(0.8, mean, precision)[cell]
+        assert probability == pytest.approx((sample >= 0.8).mean(), abs=0.006)
         below, above = np.quantile(sample, [0.05, 0.95])
         assert below - 0.015 <= low[cell] <= below + 0.003
         assert above - 0.003 <= high[cell] <= above + 0.015
 
 
-def test_interval_of_a_nearly_certain_cell_includes_the_exact_end() -> None:
-    low, high = interval(np.array([[0.999], [0.001], [1.0], [0.0]]), np.array([5.0]))
-    assert high[0] == 1.0 and low[1] == 0.0
-    assert (low[2], high[2]) == (0.99, 1.0) and (low[3], high[3]) == (0.0, 0.01)
+def test_exact_ends_have_a_probability_of_their_own() -> None:
+    low, high = interval(np.array([[0.97], [0.02], [1.0], [0.0]]), np.array([5.0]))
+    assert high[0] == 1.0 and low[1] == 0.0 and high[2] == 1.0 and low[3] == 0.0
+    assert low[2] > 0.85 and 0.05 < high[3] < 0.4
 
 
 def test_no_cells_no_intervals() -> None:

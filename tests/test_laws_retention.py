@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from simulate import CENTRE, LADDER, PEAK_STEPS, RETENTION, STEP_TOKENS, simulate_measurements
 
 from mixplan.documents import Table
+from mixplan.documents.calibration import FittedLaw
 from mixplan.laws import retention
 from mixplan.laws.retention import kept_until, rate
 
 GENERATOR_SEED = 0
 
 
-def table(**simulation: object) -> Table:
-    found = simulate_measurements(checkpoints=1, intercepts={("comparison", 4): 0.0}, **simulation).retention  # type: ignore[arg-type]
+def table(**simulation: Any) -> Table:
+    found = simulate_measurements(checkpoints=1, intercepts={("comparison", 4): 0.0}, **simulation).retention
     assert found is not None
     return found
 
 
-def fitted(measured: Table, draws: int = 100):  # type: ignore[no-untyped-def]
+def fitted(measured: Table, draws: int = 100) -> tuple[FittedLaw | None, list[str]]:
     return retention.fit(measured, draws, np.random.default_rng(GENERATOR_SEED))
 
 

@@ -1,4 +1,13 @@
-"""How a new run's skill scatters around its mean: a Beta distribution with one precision for all cells.
+"""How a measured skill scatters around a run's mean: a Beta distribution a little wider than [0, 1], cut
+back to it.
+
+    (skill + δ₀)/(1 + δ₀ + δ₁) ~ Beta(μ'φ, (1 − μ')φ),   μ' = (mean + δ₀)/(1 + δ₀ + δ₁)
+
+Measured skill falls below 0 by guessing badly, and is exactly 0 or 1 often: what lies beyond [0, 1] is cut
+to its ends, which thereby have a probability of their own. The variance is (mean + δ₀)(1 + δ₁ − mean) ÷ (1
++ φ): noise does not vanish where nothing is learned. One precision φ for all cells; φ below 1 is a skill
+that a run either has or has not. Binomial noise of the accuracy is part of φ, as it is part of the skills
+that forecasts are held against.
 
 Shape legend: n = cells, D = parameter draws.
 """
@@ -11,8 +20,10 @@ from scipy.special import betainc
 
 FloatArray = NDArray[np.float64]
 
-EDGE = 1e-9
-"""Means are kept this far from 0 and 1, where a Beta distribution has no density."""
+BELOW, ABOVE = 0.05, 0.01
+"""δ₀ and δ₁. A two-way task of 128 instances that guesses has a skill of 0 ± 0.09: with φ between 4 and 10,
+δ₀ = 0.05 gives 0.10 to 0.07. At 1 every answer is right and next to no noise is left."""
+UNIT_WIDTH = 1.0 + BELOW + ABOVE
 PRECISION_RANGE = (0.02, 1e4)
 """A precision outside this range could not be told from its nearer end by any table of runs."""
 RESOLUTION = 0.01
@@ -21,22 +32,26 @@ _HALVINGS = 14
 _CHUNK = 4096
 
 
-def fit_precision(skill: FloatArray, mean: FloatArray, weights: FloatArray, parameters: int) -> float:
-    """Precision φ of Beta(μφ, (1 − μ)φ) from the residuals of finished runs.
+def to_unit(skill: FloatArray) -> FloatArray:
+    """(skill + δ₀)/(1 + δ₀ + δ₁)."""
+    return (skill + BELOW) / UNIT_WIDTH
 
-    By moments: Var(y) = μ(1 − μ) ÷ (1 + φ), as a ratio of sums, which bounded residuals at sharp means cannot
-    upset, with n ÷ (n − parameters) for the fitted means. The likelihood is no choice here: its density is
-    infinite at the exact zeros and ones that accuracies are full of. φ below 1 is a skill that a run either
-    has or has not; binomial noise of the accuracy is part of φ, as it is part of the skills it is held
-    against.
+
+def fit_precision(skill: FloatArray, mean: FloatArray, weights: FloatArray, parameters: int) -> float:
+    """Precision φ from the residuals of finished runs.
+
+    By moments, as a ratio of sums, which bounded residuals at sharp means cannot upset, times n ÷ (n −
+    parameters) for the fitted means. The likelihood is no choice here: its density is infinite or zero at
+    the ends.
 
     Args:
         skill, mean, weights: finished cells, shape (n,).
         parameters: fitted parameters behind the means.
     """
+    observed, expected = to_unit(skill), to_unit(mean)
     freedom = len(skill) / max(len(skill) - parameters, 1)
-    residual = float((weights * (skill - mean) ** 2).sum()) * freedom
-    largest = float((weights * mean * (1.0 - mean)).sum())
+    residual = float((weights * (observed - expected) ** 2).sum()) * freedom
+    largest = float((weights * expected * (1.0 - expected)).sum())
     if residual <= 0.0:
         return PRECISION_RANGE[1]
     return float(np.clip(largest / residual - 1.0, *PRECISION_RANGE))
@@ -53,16 +68,18 @@ def probability_at_least(threshold: float, mean: FloatArray, precision: FloatArr
     Returns:
         shape (n,).
     """
-    centre = np.clip(mean, EDGE, 1.0 - EDGE)
+    centre = to_unit(mean)
     # Not scipy.special.betaincc: it is ten times slower, and 1e-16 of a probability is nothing here.
-    return 1.0 - betainc(centre * precision, (1.0 - centre) * precision, threshold).mean(axis=1)
+    return 1.0 - betainc(
+        centre * precision, (1.0 - centre) * precision, (threshold + BELOW) / UNIT_WIDTH
+    ).mean(axis=1)
 
 
 def interval(mean: FloatArray, precision: FloatArray, level: float = 0.9) -> tuple[FloatArray, FloatArray]:
-    """Central interval of the mixture of the draws' Beta distributions, shapes (n,) and (n,).
+    """Central interval of skill cut to [0, 1] over the mixture of the draws' distributions, shapes (n,) and
+    (n,).
 
-    Ends are rounded outwards to RESOLUTION: measured skill is a count of correct answers and does take the
-    values 0 and 1, which a Beta distribution cannot, so an end closer to them than that includes them.
+    Ends are rounded outwards to RESOLUTION: measured skill is a count of correct answers.
     """
     ends = []
     for tail in ((1.0 - level) / 2.0, (1.0 + level) / 2.0):
@@ -77,12 +94,12 @@ def interval(mean: FloatArray, precision: FloatArray, level: float = 0.9) -> tup
 
 
 def _quantile(level: float, mean: FloatArray, precision: FloatArray) -> FloatArray:
-    """Where the mixture's distribution function reaches `level`, by bisection to 2^-_HALVINGS; shape (n,)."""
-    centre = np.clip(mean, EDGE, 1.0 - EDGE)
+    """Skill in [0, 1] below which `level` of the mixture lies, by bisection to 2^-_HALVINGS; shape (n,)."""
+    centre = to_unit(mean)
     a, b = centre * precision, (1.0 - centre) * precision
     low, high = np.zeros(len(mean)), np.ones(len(mean))
     for _ in range(_HALVINGS):
         middle = (low + high) / 2.0
-        below = betainc(a, b, middle[:, None]).mean(axis=1) < level
+        below = betainc(a, b, to_unit(middle)[:, None]).mean(axis=1) < level
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return (low + high) / 2.0

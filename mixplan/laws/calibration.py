@@ -13,8 +13,9 @@ from mixplan.documents import Calibration, Measurements, Table
 from mixplan.documents.base import Provenance
 from mixplan.documents.calibration import Backtest, FittedLaw, TaskCoverage
 from mixplan.errors import InputError
-from mixplan.laws import interference, lm_loss, retention
+from mixplan.laws import interference, lm_loss, logistic, retention
 from mixplan.laws.backtest import backtest, learning_only
+from mixplan.laws.bootstrap import interval_90
 from mixplan.laws.evidence import Evidence, collect_evidence, contradictions, one_value_per
 
 MIN_DRAWS = 20
@@ -37,7 +38,11 @@ def fit_calibration(
     evidence = checked_evidence(measurements, learned_skill, draws)
     loss_rows = lm_loss.loss_rows(evidence)
     calibration = learning_only(evidence, learned_skill, draws, seed)
-    warnings = [*calibration.learning.warnings, *_coverage_warnings(calibration.tasks)]
+    warnings = [
+        *calibration.learning.warnings,
+        *_coverage_warnings(calibration.tasks),
+        *_ceiling_warnings(calibration),
+    ]
     forgetting: FittedLaw | None = None
     clashing: FittedLaw | None = None
     common: FittedLaw | None = None
@@ -146,6 +151,23 @@ def _coverage_warnings(tasks: list[TaskCoverage]) -> list[str]:
             found.append(
                 f"{name}: censored, learned in all {task.cells} final cells; where it stops being learned "
                 "below them is not known"
+            )
+    return found
+
+
+def _ceiling_warnings(calibration: Calibration) -> list[str]:
+    """Task kinds that were measured to level off below what counts as learned."""
+    law, found = calibration.learning, []
+    for task in calibration.tasks:
+        at = law.parameters.index(logistic.ceiling_name((task.family, task.complexity)))
+        low, high = interval_90(np.array([draw[at] for draw in law.draws]))
+        if task.status != "never learned" and law.values[at] < calibration.learned_skill:
+            found.append(
+                f"{task.family} of complexity {task.complexity:g} levels off at skill {law.values[at]:.2f} "
+                f"(90 % interval "
+                f"{low:.2f} to {high:.2f}), below the {calibration.learned_skill:g} that counts as "
+                f"learned: more of "
+                "anything makes it learned by luck only"
             )
     return found
 

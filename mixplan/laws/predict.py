@@ -52,10 +52,9 @@ class LawForecast:
             for task in calibration.tasks
             if task.status == "never learned"
         }
-        wanted = [logistic.intercept_name(kind) for kind in self._kinds] + [
-            *logistic.SLOPES,
-            logistic.PRECISION,
-        ]
+        intercepts = [logistic.intercept_name(kind) for kind in self._kinds]
+        ceilings = [logistic.ceiling_name(kind) for kind in self._kinds]
+        wanted = [*intercepts, *ceilings, *logistic.SLOPES, logistic.PRECISION]
         settings = [f"centre_log_{axis}" for axis in AXES]
         missing = [name for name in wanted if name not in law.parameters]
         missing += [name for name in settings if name not in law.settings]
@@ -66,7 +65,8 @@ class LawForecast:
             )
         table = np.array(law.draws if law.draws else [law.values])
         at = {name: index for index, name in enumerate(law.parameters)}
-        self._intercepts = table[:, [at[name] for name in wanted[: len(self._kinds)]]]  # (D, K)
+        self._intercepts = table[:, [at[name] for name in intercepts]]  # (D, K)
+        self._ceilings = table[:, [at[name] for name in ceilings]]  # (D, K)
         self._slopes = table[:, [at[name] for name in logistic.SLOPES]]  # (D, 3)
         self._precision = table[:, at[logistic.PRECISION]]  # (D,)
         self._centres = np.array([law.settings[name] for name in settings])  # (3,)
@@ -185,31 +185,38 @@ class LawForecast:
         log_odds = (inside - self._centres) @ self._slopes.T
         log_odds += (x - inside) @ (self._slopes * self._doubt[:, :3]).T
         levels = np.broadcast_to(np.asarray(complexity, float), len(family))
-        columns: dict[tuple[str, float], FloatArray] = {}
+        found: dict[tuple[str, float], tuple[FloatArray, FloatArray]] = {}
+        ceilings = np.empty_like(log_odds)
         for index, kind in enumerate(zip(family, levels.tolist(), strict=True)):
-            if kind not in columns:
-                columns[kind] = self._intercept(*kind)
-            log_odds[index] += columns[kind]
-        return expit(log_odds)
+            if kind not in found:
+                found[kind] = self._kind(*kind)
+            intercept, ceilings[index] = found[kind]
+            log_odds[index] += intercept
+        return ceilings * expit(log_odds)
 
-    def _intercept(self, family: str, complexity: float) -> FloatArray:
-        """A kind's intercept per draw, shape (D,): measured, between its neighbours in log complexity, or
-        beyond the hardest or easiest one along the family's least-squares line (never easier as complexity
-        grows)."""
+    def _kind(self, family: str, complexity: float) -> tuple[FloatArray, FloatArray]:
+        """A kind's intercept and ceiling per draw, each of shape (D,).
+
+        Measured; or between its neighbours, linear in log complexity; or beyond the hardest or easiest one,
+        with its ceiling and an intercept along the family's least-squares line (never easier as complexity
+        grows).
+        """
         if (family, complexity) in self._kinds:
-            return self._intercepts[:, self._kinds.index((family, complexity))]
+            at = self._kinds.index((family, complexity))
+            return self._intercepts[:, at], self._ceilings[:, at]
         members = sorted((level, k) for k, (name, level) in enumerate(self._kinds) if name == family)
-        u = np.log([level for level, _ in members])
-        values = self._intercepts[:, [k for _, k in members]]
-        at = np.log(complexity)
-        if u[0] < at < u[-1]:
-            right = int(np.searchsorted(u, at))
-            share = (at - u[right - 1]) / (u[right] - u[right - 1])
-            return (1.0 - share) * values[:, right - 1] + share * values[:, right]
+        u, columns = np.log([level for level, _ in members]), [k for _, k in members]
+        intercepts, ceilings = self._intercepts[:, columns], self._ceilings[:, columns]
+        wanted = np.log(complexity)
+        if u[0] < wanted < u[-1]:
+            right = int(np.searchsorted(u, wanted))
+            share = (wanted - u[right - 1]) / (u[right] - u[right - 1])
+            pair, parts = [right - 1, right], np.array([1.0 - share, share])
+            return intercepts[:, pair] @ parts, ceilings[:, pair] @ parts
         centred = u - u.mean()
-        slope = np.minimum(values @ centred / (centred @ centred), 0.0) * self._doubt[:, 3]
-        end = 0 if at <= u[0] else -1
-        return values[:, end] + slope * (at - u[end])
+        slope = np.minimum(intercepts @ centred / (centred @ centred), 0.0) * self._doubt[:, 3]
+        end = 0 if wanted <= u[0] else -1
+        return intercepts[:, end] + slope * (wanted - u[end]), ceilings[:, end]
 
     def _reasons(
         self,

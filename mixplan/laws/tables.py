@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixplan.documents import Calibration
-from mixplan.documents.calibration import Backtest, FittedLaw
-from mixplan.laws import interference, retention
+from mixplan.documents.calibration import Backtest, FittedLaw, TaskCoverage
+from mixplan.laws import interference, logistic, retention
 from mixplan.laws.bootstrap import interval_90
 from mixplan.laws.predict import short_number
 
@@ -24,7 +24,7 @@ class Shown(NamedTuple):
 def calibration_tables(calibration: Calibration) -> list[Shown]:
     """Slopes, coverage, retention and interference by size, LM loss, backtest; those that there are."""
     learning = calibration.learning
-    slopes = [name for name in learning.parameters if not name.startswith("intercept[")]
+    slopes = [name for name in learning.parameters if "[" not in name]
     shown = [
         Shown(
             f"Learning law ({learning.law}; {learning.runs} runs, {learning.rows} rows; log-odds per e-fold)",
@@ -33,8 +33,8 @@ def calibration_tables(calibration: Calibration) -> list[Shown]:
         ),
         Shown(
             f"Task coverage (learned: skill ≥ {calibration.learned_skill:g} at the end of a run)",
-            ["family", "complexity", "cells", "learned", "status"],
-            [[t.family, f"{t.complexity:g}", t.cells, t.learned, t.status] for t in calibration.tasks],
+            ["family", "complexity", "cells", "learned", "status", "levels off at", "90 %"],
+            [_task(learning, task) for task in calibration.tasks],
         ),
     ]
     sizes = _sizes(learning)
@@ -97,6 +97,12 @@ def _sizes(law: FittedLaw) -> list[float]:
 def _parameter(law: FittedLaw, name: str) -> list[Any]:
     at = law.parameters.index(name)
     return [name, law.values[at], *interval_90(np.array([draw[at] for draw in law.draws or [law.values]]))]
+
+
+def _task(law: FittedLaw, task: TaskCoverage) -> list[Any]:
+    _, ceiling, low, high = _parameter(law, logistic.ceiling_name((task.family, task.complexity)))
+    cells = [task.family, f"{task.complexity:g}", task.cells, task.learned, task.status]
+    return [*cells, f"{ceiling:.2f}", f"{low:.2f} … {high:.2f}"]
 
 
 def _retention(law: FittedLaw, sizes: list[float]) -> Shown:
