@@ -7,6 +7,7 @@ Every step is a mixplan command, printed before it runs; run again, it continues
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -80,29 +81,14 @@ def run(folder: Path, step: list[str]) -> int:
 
 def tell(folder: Path, seconds: float) -> None:
     """What was found, in plain words, from the files themselves."""
-    import csv
-
     import yaml
 
-    with (folder / "measurements" / "learning.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    last = max(float(row["step"]) for row in rows)
-    rows = [row for row in rows if float(row["step"]) == last and row["family"] == "comparison"]
-    rungs = sorted({(float(row["block_params"]), row["rung"]) for row in rows})
     calibration = json.loads((folder / "calibration.json").read_text())
-    threshold = calibration["learned_skill"]
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
-
     print("\nWhat was found")
-    for _, rung in rungs:
-        own = [row for row in rows if row["rung"] == rung]
-        learned = sum(float(row["skill"]) >= threshold for row in own)
-        rare = [row for row in own if float(row["frequency"]) < 1e-3]
-        mean = sum(float(row["skill"]) for row in rare) / len(rare)
-        print(
-            f"  {rung}: learned {learned} of {len(own)} comparison cells; "
-            f"mean skill {mean:.2f} on those rarer than one instance in a thousand tokens"
-        )
+    for rung, cells in final_cells(folder).items():
+        learned = [cell for cell, skill in cells.items() if skill >= calibration["learned_skill"]]
+        print(f"  {rung}: learned {len(learned)} of {len(cells)} cells{hardest(learned)}")
     if calibration["backtest"]:
         print(f"  {calibration['backtest']['verdict']}")
     print(f"  recommended: {recipe['size']['name']}, {recipe['tokens'] / 1e6:.2f} M tokens")
@@ -124,6 +110,34 @@ def tell(folder: Path, seconds: float) -> None:
     ):
         print(f"  {folder / name}: {what}")
     print(f"\n{seconds:.0f} s in all")
+
+
+def final_cells(folder: Path) -> dict[str, dict[tuple[str, float, float], float]]:
+    """Per rung, smallest first: mean skill over seeds of each (family, complexity, frequency) at the end."""
+    with (folder / "measurements" / "learning.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    last = max(float(row["step"]) for row in rows)
+    rows = sorted(
+        (row for row in rows if float(row["step"]) == last), key=lambda row: float(row["block_params"])
+    )
+    found: dict[str, dict[tuple[str, float, float], list[float]]] = {}
+    for row in rows:
+        cell = (row["family"], float(row["complexity"]), float(row["frequency_requested"]))
+        found.setdefault(row["rung"], {}).setdefault(cell, []).append(float(row["skill"]))
+    return {
+        rung: {cell: sum(skills) / len(skills) for cell, skills in cells.items()}
+        for rung, cells in found.items()
+    }
+
+
+def hardest(learned: list[tuple[str, float, float]]) -> str:
+    """The hardest table among the learned cells, and the rarest frequency it was learned at."""
+    tables = [(side, frequency) for family, side, frequency in learned if family == "table_lookup"]
+    if not tables:
+        return ""
+    side = max(side for side, _ in tables)
+    rarest = min(frequency for other, frequency in tables if other == side)
+    return f"; hardest a table of {side**2:.0f} facts, from one instance in {1 / rarest:.0f} tokens on"
 
 
 if __name__ == "__main__":
