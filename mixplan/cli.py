@@ -326,7 +326,7 @@ def recommend(
         console.table(*shown)
     for text in explain(recipe) if why else []:
         console.say(text)
-    for text in recipe.warnings:
+    for text in recipe.warnings if not why else []:
         console.note(f"warning: {text}")
     console.say(f"wrote {out}")
 

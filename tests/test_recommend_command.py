@@ -119,7 +119,7 @@ def test_what_is_extrapolated_or_censored_is_said(calibration: Path, tmp_path: P
     recipe = load(tmp_path / "recipe.yaml", Recipe)
     assert all(task.recommended.extrapolated for task in recipe.tasks)
     assert all("block_params" in " ".join(task.recommended.why_extrapolated) for task in recipe.tasks)
-    assert "warning: task 't1' is extrapolated" in done.stderr
+    assert "warning: extrapolated for t1, t2: block_params" in done.stderr
     assert "was never learned on the ladder" in done.stderr
     assert any("the common loss is extrapolated: block_params" in text for text in recipe.warnings)
 

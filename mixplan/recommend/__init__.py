@@ -69,6 +69,7 @@ def recommend(
     solver = Solver(forecast)
     used_seed = plan.search.seed if seed is None else seed
     best = search(solver, problem, plan.search.trials, used_seed)
+    best = [one if one.feasible else solver.best_effort(problem, one.size) or one for one in best]
     rounded = [round_samples(solver, problem, candidate) for candidate in best]
     chosen = min(rounded, key=lambda whole: rank(problem, whole.candidate))
     if not chosen.candidate.feasible:

@@ -196,9 +196,11 @@ def _binds(plan: Plan, problem: Problem, solver: Solver, chosen: Whole) -> list[
 def _warnings(recipe: Recipe, problem: Problem, chosen: Whole, calibration: Calibration | None) -> list[str]:
     """What a reader must know before spending the money."""
     told = []
+    beyond: dict[str, list[str]] = {}
     for task in recipe.tasks:
-        if task.recommended.extrapolated:
-            told.append(f"task {task.name!r} is extrapolated: {'; '.join(task.recommended.why_extrapolated)}")
+        for reason in task.recommended.why_extrapolated:
+            beyond.setdefault(reason, []).append(task.name)
+    told += [f"extrapolated for {', '.join(names)}: {reason}" for reason, names in beyond.items()]
     for source in recipe.sources:
         if source.role == "rare" and source.rate < 1 - 1.5 / max(source.choose, 1):
             told.append(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mixplan.documents.forecast import FloatArray
-from mixplan.recommend.evaluate import TOLERANCE, evaluate, room_within_loss
+from mixplan.recommend.evaluate import evaluate, room_within_loss
 from mixplan.recommend.problem import FAR, Problem
 from mixplan.recommend.rounding import Whole, round_samples
 from mixplan.recommend.solve import Candidate, Solver, fit_shares, missed_limits, rank
@@ -181,26 +181,15 @@ def _least_change(
 def _lowered_targets(solver: Solver, problem: Problem) -> Remedy | None:
     """Targets brought down to what the whole budget gives within every other limit, at the size that is
     best at it."""
-    best: tuple[float, FloatArray] | None = None
-    targets = [_target(task) for task in problem.tasks]
-    for size in range(len(problem.shapes)):
-        tokens = np.array([max(float(problem.horizon[size]) * (1 - 1e-3), problem.min_tokens)])
-        index = np.array([size])
-        needed = solver.needs.at(problem, size, tokens)
-        room = room_within_loss(problem, solver.forecast, index, tokens)
-        outcome = evaluate(
-            problem, solver.forecast, index, tokens, fit_shares(problem, tokens, needed, most_rare=room)
-        )
-        others = problem.without(targets).excess(outcome.values)
-        p = outcome.p_learned[0]
-        if (others <= 10 * TOLERANCE).all() and (best is None or float((p / problem.target).min()) > best[0]):
-            best = float((p / problem.target).min()), p
-    if best is None:
+    efforts = [solver.best_effort(problem, size) for size in range(len(problem.shapes))]
+    reached = [effort.outcome.p_learned[0] for effort in efforts if effort is not None]
+    if not reached:
         return None
+    best = max(reached, key=lambda p: float((p / problem.target).min()))
     for outward in _OUTWARD:
         changes: dict[str, float | None] = {
             name: _round_outward(float(p) * (1 - outward), -1.0)
-            for name, p, target in zip(targets, best[1], problem.target, strict=True)
+            for name, p, target in zip(map(_target, problem.tasks), best, problem.target, strict=True)
             if p < target + 1e-6
         }
         if any(value is None or value < _HOPELESS for value in changes.values()):

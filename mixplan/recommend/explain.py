@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mixplan.documents.recipe import Recipe, RecipeSource, RecipeTask
+from mixplan.documents.recipe import Alternative, Recipe, RecipeSource, RecipeTask
 
 Rows = list[list[Any]]
 
@@ -31,12 +31,10 @@ def tables(recipe: Recipe) -> list[tuple[str, list[str], Rows]]:
         ]
         for b in recipe.binds
     ]
-    others = [*recipe.candidates, *([recipe.unconstrained] if recipe.unconstrained else [])]
-    labels = [c.size for c in recipe.candidates] + ["without caps and bounds"]
     sizes: Rows = [
-        [label, other.size, f"{other.tokens:,.0f}", f"{other.flops:.3g}", other.feasible,
-         f"{min(other.p_learned.values(), default=0.0):.3f}"]
-        for label, other in zip(labels, others, strict=False)
+        [other.size + suffix, f"{other.tokens:,.0f}", f"{other.flops:.3g}",
+         f"{min(other.p_learned.values(), default=0.0):.3f}", _missed(other)]
+        for other, suffix in _others(recipe)
     ]  # fmt: skip
     return [
         (
@@ -50,8 +48,21 @@ def tables(recipe: Recipe) -> list[tuple[str, list[str], Rows]]:
             tasks,
         ),
         ("What the answer touches", ["limit", "value", "allowed", "FLOPs without it"], binds),
-        ("Best at each size", ["", "size", "tokens", "FLOPs", "feasible", "lowest p learned"], sizes),
+        ("Best at each size", ["size", "tokens", "FLOPs", "lowest p learned", "misses"], sizes),
     ]
+
+
+def _others(recipe: Recipe) -> list[tuple[Alternative, str]]:
+    free = [(recipe.unconstrained, " without caps and bounds")] if recipe.unconstrained else []
+    return [(candidate, "") for candidate in recipe.candidates] + free
+
+
+def _missed(other: Alternative) -> str:
+    """The limits that an infeasible alternative misses, without their values."""
+    names = [part.split(": ")[0] for part in other.note.removeprefix("misses ").split("; ") if part]
+    tasks = [name.split(".")[1] for name in names if name.startswith("tasks.")]
+    limits = [name for name in names if not name.startswith("tasks.")]
+    return ", ".join([*limits, *([f"target of {' '.join(tasks)}"] if tasks else [])]) or "nothing"
 
 
 def headline(recipe: Recipe) -> str:
@@ -89,7 +100,7 @@ def _why_size(recipe: Recipe) -> str:
                 f"{other.size} needs {other.flops / own:.3g} times the FLOPs ({other.tokens:,.0f} tokens)"
             )
         else:
-            parts.append(f"{other.size} {other.note}")
+            parts.append(f"{other.size} misses {_missed(other)}")
     why = f"Size: {recipe.size.name} reaches every target with the fewest FLOPs of the sizes in the plan"
     return f"{why}; {'; '.join(parts)}." if parts else f"{why} (the only one)."
 

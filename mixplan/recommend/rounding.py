@@ -7,6 +7,7 @@ Shape legend: S = sources, R = rare sources, n = samples of the whole run.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -60,31 +61,36 @@ def round_samples(solver: Solver, problem: Problem, candidate: Candidate) -> Who
 def _rounded(
     solver: Solver, problem: Problem, candidate: Candidate, counts: np.ndarray, refit: bool
 ) -> Whole:
-    """The first of these sample counts at which the rounded mixture holds every limit, or else the last
-    that rounds."""
+    """The first of these sample counts at which a rounded mixture holds every limit, or else the last tried.
+
+    Tried are the least upsampling that the needs at that count ask for (with `refit`), then the candidate's
+    own shares: needs are no guide where a law does not rise with frequency.
+    """
     tokens = counts.astype(np.float64) * problem.sequence_length
-    sizes = np.full(len(counts), candidate.size)
+    own = np.broadcast_to(candidate.shares, (len(counts), len(candidate.shares)))
+    mixtures = [own]
     if refit:
         needed = solver.needs.at(problem, candidate.size, tokens)
-        start = candidate.shares[problem.rare]
-        shares = fit_shares(problem, tokens, needed, start)
-    else:
-        shares = np.broadcast_to(candidate.shares, (len(counts), len(candidate.shares)))
+        mixtures.insert(0, fit_shares(problem, tokens, needed, candidate.shares[problem.rare]))
     last: Whole | None = None
     for row, count in enumerate(counts):
-        for idle_down in (False, True):
+        for shares, idle_down in product(mixtures, (False, True)):
             choose = _choose(problem, int(count), shares[row], idle_down)
             if choose is None:
                 continue
-            one = evaluate(problem, solver.forecast, sizes[[row]], tokens[[row]], choose[None, :] / count)
-            last = Whole(Candidate(one), choose)
+            last = _evaluated(solver, problem, candidate.size, choose)
             if last.candidate.feasible:
                 return last
     if last is None:
-        choose = _by_largest_remainder(shares[0], int(counts[0]))
-        one = evaluate(problem, solver.forecast, sizes[[0]], tokens[[0]], choose[None, :] / counts[0])
-        last = Whole(Candidate(one), choose)
+        last = _evaluated(solver, problem, candidate.size, _by_largest_remainder(own[0], int(counts[0])))
     return last
+
+
+def _evaluated(solver: Solver, problem: Problem, size: int, choose: np.ndarray) -> Whole:
+    samples = int(choose.sum())
+    tokens = np.array([float(samples) * problem.sequence_length])
+    outcome = evaluate(problem, solver.forecast, np.array([size]), tokens, choose[None, :] / samples)
+    return Whole(Candidate(outcome), choose)
 
 
 def _choose(problem: Problem, samples: int, shares: FloatArray, idle_down: bool) -> np.ndarray | None:

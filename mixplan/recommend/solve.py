@@ -89,6 +89,23 @@ class Solver:
         candidate = self.at_size(problem, size)
         return self.improve(problem, candidate) if is_spread(problem) else candidate
 
+    def best_effort(self, problem: Problem, size: int) -> Candidate | None:
+        """What the whole budget gives within every limit but the targets: every task the same fraction, as
+        large as possible, of the frequency it needs. None where even nothing more than natural does not
+        fit."""
+        length = problem.sequence_length
+        longest = max(float(problem.horizon[size]) // length * length, problem.min_tokens)
+        needed = self.needs.exact(problem, size, np.array([longest]))
+        fraction = np.concatenate([np.geomspace(1.0, 1e-3, 121), [0.0]])
+        asked = fraction[:, None] * np.where(np.isfinite(needed), needed, 0.0)
+        tokens, index = np.full(len(fraction), longest), np.full(len(fraction), size)
+        shares = fit_shares(problem, tokens, asked)
+        held = evaluate(problem, self.forecast, index, tokens, shares, asked).feasible
+        if not held.any():
+            return None
+        at = [int(np.argmax(held))]
+        return Candidate(evaluate(problem, self.forecast, index[at], tokens[at], shares[at]))
+
     def improve(self, problem: Problem, candidate: Candidate) -> Candidate:
         """The least tokens from the same mixture downwards; where tasks live in several rare sources, the
         upsampling is divided among them anew by a linear program, again and again while that saves tokens."""
@@ -214,7 +231,8 @@ def fit_shares(
         fresh = np.exp(-np.maximum(drawn / unique - 1.0, 0.0) / half_life)  # worth of one more token, (b, R)
         rest = np.maximum(1.0 - x[todo].sum(axis=1), 1e-12)
         in_rare = frequencies(problem, count, np.where(problem.rare, shares, 0.0))[rows, task]
-        lost = (have[rows, task] - in_rare) / rest  # what the task has in a unit of common share, (b,)
+        # What the task has in a unit of common share, (b,); not below 0 by rounding.
+        lost = np.maximum(have[rows, task] - in_rare, 0.0) / rest
         each = problem.density[task][:, rare] * fresh  # what it has in a unit more of each rare one, (b, R)
         spare = np.minimum(high[todo] - x[todo], (room[todo] - x[todo].sum(axis=1))[:, None])
         gain = np.where(spare > 1e-12, each - lost[:, None], 0.0)
