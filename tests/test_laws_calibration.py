@@ -195,6 +195,16 @@ def test_tables_show_what_the_document_says(calibration: Calibration) -> None:
         assert all(len(row) == len(table.columns) for row in table.rows)
 
 
+def test_tables_of_a_calibration_without_intervals(calibration: Calibration) -> None:
+    laws = {
+        name: getattr(calibration, name).model_copy(update={"draws": []})
+        for name in ("learning", "retention", "interference", "lm_loss")
+    }
+    for table in calibration_tables(calibration.model_copy(update=laws))[:-1]:
+        assert all(len(row) == len(table.columns) for row in table.rows)
+        assert any(None in row for row in table.rows)
+
+
 def test_summary_leaves_out_only_draws_and_cells(calibration: Calibration) -> None:
     found = calibration_summary(calibration)
     assert "draws" not in found["learning"] and "cells" not in found["backtest"]

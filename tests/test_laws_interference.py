@@ -53,6 +53,6 @@ def test_one_size_is_held_constant_and_said() -> None:
     assert law.values[1] == 0.0 and any("one size only" in w for w in law.warnings)
 
 
-def test_two_runs_are_not_trusted() -> None:
+def test_two_runs_have_no_interval() -> None:
     law = fitted(measured(rungs={"8k": 8_336, "33k": 33_056}, seeds=1))
-    assert any("2 runs" in w for w in law.warnings)
+    assert law.draws == [] and any("2 runs; too few for intervals" in w for w in law.warnings)

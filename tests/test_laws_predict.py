@@ -223,6 +223,10 @@ def test_foreign_calibrations_are_refused(calibration: Calibration) -> None:
     other = calibration.learning.model_copy(update={"law": "spline"})
     with pytest.raises(InputError, match="learning law is 'spline'; known: 'logistic'"):
         LawForecast(calibration.model_copy(update={"learning": other}))
+    assert calibration.lm_loss is not None
+    strange = calibration.lm_loss.model_copy(update={"law": "linear"})
+    with pytest.raises(InputError, match="LM-loss law is 'linear'"):
+        LawForecast(calibration.model_copy(update={"lm_loss": strange}))
     short = calibration.learning.model_copy(update={"settings": {}, "ranges": {}})
     with pytest.raises(InputError, match=r"lacks centre_log_frequency.*ranges\.tokens"):
         LawForecast(calibration.model_copy(update={"learning": short}))

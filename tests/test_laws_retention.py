@@ -119,3 +119,11 @@ def test_one_probe_alone_at_a_delay_does_not_set_the_peak() -> None:
     gain = np.where(alone, 9.0, measured["gain"])
     law, _ = fitted(Table({**measured.columns, "gain": gain}).where(keep))
     assert law is not None and np.exp(law.values[2]) == pytest.approx(8 * STEP_TOKENS)
+
+
+def test_a_line_through_two_runs_has_no_interval() -> None:
+    """Every bootstrap draw would be the same line, and an interval of no width looks like certainty."""
+    law, _ = fitted(table(rungs={"8k": 8_336, "132k": 131_648}, seeds=1))
+    assert law is not None
+    assert law.draws == [] and rate(law, 33_056).shape == (1,)
+    assert any("2 runs with a gain; too few for intervals" in w for w in law.warnings)

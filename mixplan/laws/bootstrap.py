@@ -51,6 +51,11 @@ def line(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
     return np.column_stack([mean_y - slope * mean_x, slope])
 
 
+def line_draws(runs: int, draws: int) -> int:
+    """Draws that can be taken of a line through runs: none below three, where every one would be the same."""
+    return draws if runs >= 3 else 0
+
+
 def interval_90(draws: FloatArray) -> tuple[float, float]:
     """5 % and 95 % quantiles of draws, shape (D,)."""
     low, high = np.quantile(draws, [0.05, 0.95])

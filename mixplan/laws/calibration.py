@@ -164,10 +164,8 @@ def _ceiling_warnings(calibration: Calibration) -> list[str]:
         if task.status != "never learned" and law.values[at] < calibration.learned_skill:
             found.append(
                 f"{task.family} of complexity {task.complexity:g} levels off at skill {law.values[at]:.2f} "
-                f"(90 % interval "
-                f"{low:.2f} to {high:.2f}), below the {calibration.learned_skill:g} that counts as "
-                f"learned: more of "
-                "anything makes it learned by luck only"
+                f"(90 % interval {low:.2f} to {high:.2f}), below the {calibration.learned_skill:g} that "
+                "counts as learned: more of anything makes it learned by luck only"
             )
     return found
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from mixplan.documents import Table
 from mixplan.documents.calibration import TaskCoverage
-from mixplan.errors import InputError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -56,14 +55,7 @@ class Evidence:
 
 
 def collect_evidence(learning: Table) -> Evidence:
-    """Sort and index a learning table that already keeps the rules of its columns.
-
-    Raises:
-        InputError: with every contradiction between rows (see `contradictions`).
-    """
-    problems = contradictions(learning)
-    if problems:
-        raise InputError(problems)
+    """Sort and index a learning table that keeps the rules of its columns and has no `contradictions`."""
     table = learning.where(_order(learning, ("run_id", "family", "complexity", "frequency", "task", "step")))
     run_ids, run = np.unique(table["run_id"].astype(str), return_inverse=True)
     pairs = list(zip((str(f) for f in table["family"]), table["complexity"].tolist(), strict=True))

@@ -13,13 +13,11 @@ Shape legend: R = runs, D = draws.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw, Range
-from mixplan.laws.bootstrap import line, rounded, run_weights
-
-FloatArray = NDArray[np.float64]
+from mixplan.laws.bootstrap import line, line_draws, rounded, run_weights
+from mixplan.laws.evidence import FloatArray
 
 NAME = "linear in log size"
 QUANTITIES = ("abs_cosine", "cosine", "loss_change")
@@ -38,7 +36,8 @@ def fit(interference: Table, draws: int, generator: np.random.Generator) -> Fitt
     }
     means = {name: np.bincount(run, column) / counts for name, column in columns.items()}
     centre = float(x.mean())
-    weights = np.vstack([np.ones(len(x)), run_weights(len(x), draws, generator)])
+    sampled = run_weights(len(x), line_draws(len(x), draws), generator)
+    weights = np.vstack([np.ones(len(x)), sampled])
     table = np.column_stack([line(x - centre, means[name], weights) for name in QUANTITIES])
     misfit = means["abs_cosine"] - table[0, 0] - table[0, 1] * (x - centre)
     warnings = []
@@ -46,8 +45,8 @@ def fit(interference: Table, draws: int, generator: np.random.Generator) -> Fitt
         warnings.append(
             "interference: one size only, so its change with size cannot be said; it is held constant"
         )
-    elif len(run_ids) < 3:
-        warnings.append(f"interference: {len(run_ids)} runs; their intervals cannot be trusted")
+    if len(run_ids) < 3:
+        warnings.append(f"interference: {len(run_ids)} runs; too few for intervals")
     return FittedLaw(
         law=NAME,
         formula="y = y + y_per_log_params·(ln(block_params) − centre), y: abs_cosine, cosine, loss_change",

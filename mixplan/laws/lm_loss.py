@@ -40,6 +40,7 @@ TERM_PRIOR = 2.0
 OFFSET_PRIOR = (0.0, 0.5)
 """Of `before_decay`, nats."""
 SKIPPED_SHARE = 0.2
+"""Share of a run at its start whose checkpoints the law does not see."""
 MAX_CORRELATION = 0.95
 """Above this correlation of ln N with ln D, final checkpoints cannot tell size from tokens."""
 
@@ -204,9 +205,12 @@ class _Search:
         """E, A, α, B, β and, if searched, before_decay."""
         alpha, beta = np.exp(z[2]), np.exp(z[4])
         known = [
-            self.floor * expit(z[0]), np.exp(z[1] + alpha * centres[0]), alpha, np.exp(z[3] + beta *
-            centres[1]), beta
-        ]  # fmt: skip
+            self.floor * expit(z[0]),
+            np.exp(z[1] + alpha * centres[0]),
+            alpha,
+            np.exp(z[3] + beta * centres[1]),
+            beta,
+        ]
         return np.array([*known, *z[5:]])
 
     def _terms(self, z: FloatArray) -> tuple[FloatArray, float, FloatArray, FloatArray, float, float]:
@@ -223,12 +227,17 @@ def _choose(rows: LossRows) -> tuple[LossRows, bool]:
     """Final checkpoints (then True) if they span sizes and tokens independently, else all late ones."""
     final = _where(rows, rows.finished)
     spans = len(np.unique(final.block_params)) >= 3 and len(np.unique(final.tokens)) >= 3
-    if spans and abs(np.corrcoef(np.log(final.block_params), np.log(final.tokens))[0, 1]) < MAX_CORRELATION:
+    if spans and _correlation(final) < MAX_CORRELATION:
         return final, True
     length = np.zeros(int(rows.run.max()) + 1)
     np.maximum.at(length, rows.run, rows.tokens)
     late = _where(rows, rows.tokens >= SKIPPED_SHARE * length[rows.run])
     return late, bool(late.finished.all())
+
+
+def _correlation(rows: LossRows) -> float:
+    """Of ln N with ln D, without its sign; needs two values of each."""
+    return float(abs(np.corrcoef(np.log(rows.block_params), np.log(rows.tokens))[0, 1]))
 
 
 def _where(rows: LossRows, keep: BoolArray) -> LossRows:
@@ -245,10 +254,7 @@ def _warnings(rows: LossRows, finals_only: bool, sizes: int, lengths: int, draws
             "decay were used too, with a fitted offset; the dependence on tokens is that of one run's own "
             "course"
         )
-    elif (
-        len(np.unique(np.log(rows.block_params))) > 1
-        and np.abs(np.corrcoef(np.log(rows.block_params), np.log(rows.tokens))[0, 1]) >= MAX_CORRELATION
-    ):
+    elif _correlation(rows) >= MAX_CORRELATION:
         found.append(
             "LM loss: tokens grow with size in these runs, so what size does and what tokens do cannot be "
             "told apart; only runs along that same line can be forecast"

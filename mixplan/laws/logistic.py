@@ -1,5 +1,4 @@
-"""The learning law: a run's mean skill is logistic in log frequency, log size and log tokens, up to a
-ceiling.
+"""The learning law: mean skill is logistic in log frequency, log size and log tokens, up to a ceiling.
 
     mean skill = c_kind·sigmoid(a_kind + b_f·ln(f/f₀) + b_N·ln(N/N₀) + b_T·ln(T/T₀) − d·[not yet finished])
 

@@ -37,13 +37,18 @@ class LawForecast:
         """Args: calibration: as written by `mixplan fit`.
 
         Raises:
-            InputError: the document's learning law is of an unknown form or lacks parameters.
+            InputError: a law of the document is of an unknown form or lacks parameters.
         """
         law = calibration.learning
         if law.law != logistic.NAME:
             raise InputError(
                 f"calibration: the learning law is {law.law!r}; known: {logistic.NAME!r}; write it anew with "
                 "`mixplan fit`"
+            )
+        if calibration.lm_loss is not None and calibration.lm_loss.law != lm_loss.NAME:
+            raise InputError(
+                f"calibration: the LM-loss law is {calibration.lm_loss.law!r}; known: {lm_loss.NAME!r}; "
+                "write it anew with `mixplan fit`"
             )
         self._calibration = calibration
         self._kinds = [(task.family, float(task.complexity)) for task in calibration.tasks]

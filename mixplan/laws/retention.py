@@ -11,13 +11,11 @@ Shape legend: R = runs used, D = draws, m = delays from the peak on.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw, Range
-from mixplan.laws.bootstrap import line, rounded, run_weights
-
-FloatArray = NDArray[np.float64]
+from mixplan.laws.bootstrap import line, line_draws, rounded, run_weights
+from mixplan.laws.evidence import FloatArray
 
 NAME = "log-linear forgetting"
 RATE, RATE_PER_LOG_PARAMS, LOG_PEAK = "rate", "rate_per_log_params", "log_peak_delay_tokens"
@@ -68,15 +66,15 @@ def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[F
         warnings.append(
             "retention: one size only, so its change with size cannot be said; it is held constant"
         )
-    elif used_runs < 3:
-        warnings.append(f"retention: {used_runs} runs with a gain; their intervals cannot be trusted")
+    if used_runs < 3:
+        warnings.append(f"retention: {used_runs} runs with a gain; too few for intervals")
     values, drawn = _lines(x - centre, np.array(rates), np.array(peaks), draws, generator)
     return (
         FittedLaw(
             law=NAME,
             formula="kept = 1 − (rate + rate_per_log_params·(ln(block_params) − centre))·"
             "(ln(delay_tokens) − log_peak_delay_tokens)",
-            source="arXiv 2406.11813, section 4.2: R(t2) − R(t1) = −a·log(t2/t1)",
+            source="arXiv 2406.11813: R(t2) − R(t1) = −a·log(t2/t1)",
             parameters=[RATE, RATE_PER_LOG_PARAMS, LOG_PEAK],
             values=values,
             draws=drawn,
@@ -119,7 +117,8 @@ def _lines(
     x: FloatArray, rates: FloatArray, peaks: FloatArray, draws: int, generator: np.random.Generator
 ) -> tuple[list[float], list[list[float]]]:
     """Point estimate and draws of the three parameters; x, rates, peaks have shape (R,)."""
-    weights = np.vstack([np.ones(len(x)), run_weights(len(x), draws, generator)])
+    sampled = run_weights(len(x), line_draws(len(x), draws), generator)
+    weights = np.vstack([np.ones(len(x)), sampled])
     fitted = line(x, rates, weights)
     peak = weights @ peaks / weights.sum(axis=1)
     table = np.column_stack([fitted, peak])

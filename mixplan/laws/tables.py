@@ -96,13 +96,23 @@ def _sizes(law: FittedLaw) -> list[float]:
 
 def _parameter(law: FittedLaw, name: str) -> list[Any]:
     at = law.parameters.index(name)
-    return [name, law.values[at], *interval_90(np.array([draw[at] for draw in law.draws or [law.values]]))]
+    return [name, law.values[at], *_ends(np.array([draw[at] for draw in law.draws]))]
+
+
+def _ends(draws: np.ndarray) -> tuple[float | None, float | None]:
+    """90 % interval of draws, shape (D,); none without draws."""
+    return interval_90(draws) if len(draws) else (None, None)
+
+
+def _span(draws: np.ndarray) -> str | None:
+    low, high = _ends(draws)
+    return None if low is None else f"{low:.2g} … {high:.2g}"
 
 
 def _task(law: FittedLaw, task: TaskCoverage) -> list[Any]:
-    _, ceiling, low, high = _parameter(law, logistic.ceiling_name((task.family, task.complexity)))
+    at = law.parameters.index(logistic.ceiling_name((task.family, task.complexity)))
     cells = [task.family, f"{task.complexity:g}", task.cells, task.learned, task.status]
-    return [*cells, f"{ceiling:.2f}", f"{low:.2f} … {high:.2f}"]
+    return [*cells, f"{law.values[at]:.2f}", _span(np.array([draw[at] for draw in law.draws]))]
 
 
 def _retention(law: FittedLaw, sizes: list[float]) -> Shown:
@@ -110,8 +120,7 @@ def _retention(law: FittedLaw, sizes: list[float]) -> Shown:
     for size in sizes:
         rate = retention.rate(law, size)
         half, none = (retention.kept_until(law, size, kept)[0] for kept in (0.5, 0.0))
-        low, high = interval_90(rate[1:] if len(rate) > 1 else rate)
-        rows.append([short_number(size), float(rate[0]), low, high, _tokens(half), _tokens(none)])
+        rows.append([short_number(size), float(rate[0]), *_ends(rate[1:]), _tokens(half), _tokens(none)])
     return Shown(
         "Retention by size (share of a gain lost per e-fold of delay; tokens until half and all of it is "
         "gone)",
@@ -126,8 +135,7 @@ def _interference(law: FittedLaw, sizes: list[float]) -> Shown:
         row: list[Any] = [short_number(size)]
         for quantity in ("abs_cosine", "loss_change"):
             values = interference.value(law, quantity, size)
-            low, high = interval_90(values[1:] if len(values) > 1 else values)
-            row += [float(values[0]), f"{low:.2g} … {high:.2g}"]
+            row += [float(values[0]), _span(values[1:])]
         rows.append(row)
     return Shown(
         "Interference by size (a common-data step against a rare task; loss change in nats a step)",
