@@ -1,4 +1,4 @@
-"""The retention law: rates by size are recovered from the peak on; probes without a gain are counted."""
+"""The retention law: half-lives by size are recovered, in either form; runs without a gain are named."""
 
 from __future__ import annotations
 
@@ -6,124 +6,163 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulate import CENTRE, LADDER, PEAK_STEPS, RETENTION, STEP_TOKENS, simulate_measurements
+from simulate import simulate_measurements
 
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw
+from mixplan.documents.measurements import TEXT_COLUMNS
+from mixplan.documents.table import from_rows
 from mixplan.laws import retention
-from mixplan.laws.retention import kept_until, rate
+from mixplan.laws.retention import EXPONENTIAL, LOG_LINEAR, half_life, kept
 
-GENERATOR_SEED = 0
+STEP = 4096
+DELAYS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256]
+SIZES = {"8k": 8_336, "33k": 33_056, "132k": 131_648, "296k": 295_776}
+HALF_LIFE, CENTRE, EXPONENT = 40 * STEP, 50_000.0, 0.5
 
 
-def table(**simulation: Any) -> Table:
-    found = simulate_measurements(checkpoints=1, intercepts={("comparison", 4): 0.0}, **simulation).retention
-    assert found is not None
-    return found
+def true_half_life(block_params: float) -> float:
+    return HALF_LIFE * (block_params / CENTRE) ** EXPONENT
+
+
+def curve(form: str, delay: float, half: float, peak: float) -> float:
+    """Gain as a share of its peak; before the peak it grows from a half."""
+    if delay < peak:
+        return 0.5 + 0.5 * delay / peak
+    s = STEP if peak == 0 else 0
+    if form == EXPONENTIAL:
+        return 2 ** (-(delay - peak) / half)
+    return 1 - 0.5 * np.log((delay + s) / (peak + s)) / np.log((half + peak + s) / (peak + s))
+
+
+def simulate(
+    form: str, noise: float = 0.0, peak_steps: int = 0, seeds: int = 2, sizes: dict[str, int] = SIZES
+) -> Table:
+    """Four probes a run, peak gains that differ between runs and probes."""
+    generator = np.random.default_rng(5)
+    rows: list[dict[str, Any]] = []
+    for rung, size in sizes.items():
+        for seed in range(seeds):
+            for probe in range(4):
+                peak = generator.uniform(0.5, 2.0)
+                for steps in DELAYS:
+                    left = curve(form, steps * STEP, true_half_life(size), peak_steps * STEP)
+                    gain = peak * left + noise * generator.normal()
+                    rows.append(
+                        {
+                            "run_id": f"{rung}-{seed}", "rung": rung, "block_params": size, "seed": seed,
+                            "task": f"probe_{probe}", "family": "comparison", "complexity": 4,
+                            "instances": 64, "injected_at_tokens": 1e6, "delay_tokens": steps * STEP,
+                            "choice_nll_before": 3.0, "choice_nll": 3.0 - gain, "gain": gain,
+                        }
+                    )  # fmt: skip
+    return from_rows(rows, TEXT_COLUMNS)
 
 
 def fitted(measured: Table, draws: int = 100) -> tuple[FittedLaw | None, list[str]]:
-    return retention.fit(measured, draws, np.random.default_rng(GENERATOR_SEED))
+    return retention.fit(measured, draws, np.random.default_rng(0))
 
 
-def true_rate(block_params: float) -> float:
-    return RETENTION["at_centre"] + RETENTION["per_log_params"] * np.log(
-        block_params / CENTRE["block_params"]
-    )
-
-
-def with_noise(measured: Table, size: float) -> Table:
-    noise = np.random.default_rng(5).normal(0, size, len(measured))
-    return Table({**measured.columns, "gain": measured["gain"] + noise})
-
-
-@pytest.mark.parametrize(("noise", "tolerance"), [(0.0, 0.01), (0.05, 0.05)])
-def test_rate_by_size_is_recovered(noise: float, tolerance: float) -> None:
-    law, problems = fitted(with_noise(table(), noise))
+@pytest.mark.parametrize("form", [EXPONENTIAL, LOG_LINEAR])
+@pytest.mark.parametrize("peak_steps", [0, 4])
+@pytest.mark.parametrize(("noise", "tolerance"), [(0.0, 0.02), (0.05, 0.35)])
+def test_form_and_half_lives_are_recovered(
+    form: str, peak_steps: int, noise: float, tolerance: float
+) -> None:
+    law, problems = fitted(simulate(form, noise, peak_steps))
     assert law is not None and problems == [] and law.warnings == []
-    for size in LADDER.values():
-        assert rate(law, size)[0] == pytest.approx(true_rate(size), abs=tolerance)
+    assert law.law == form
+    assert law.settings["start_delay_tokens"] == peak_steps * STEP
+    for size in SIZES.values():
+        assert half_life(law, size)[0] == pytest.approx(true_half_life(size), rel=tolerance)
+
+
+def test_a_law_that_forgets_faster_in_larger_models_is_not_assumed_away() -> None:
+    law, _ = fitted(
+        simulate(EXPONENTIAL, 0.05, sizes={"8k": 295_776, "33k": 131_648, "132k": 33_056, "296k": 8_336})
+    )
+    assert law is not None
+    swapped = simulate(EXPONENTIAL, 0.05)
+    turned = 8_336 * 295_776 / swapped["block_params"]
+    other, _ = fitted(Table({**swapped.columns, "block_params": turned}))
+    assert other is not None and law.values[1] > 0 > other.values[1]
 
 
 def test_intervals_cover_the_truth_and_grow_with_noise() -> None:
-    quiet, _ = fitted(with_noise(table(), 0.01))
-    loud, _ = fitted(with_noise(table(), 0.05))
     widths = []
-    for law in (quiet, loud):
-        low, high = np.quantile(rate(law, 33_056)[1:], [0.01, 0.99])
-        assert low <= true_rate(33_056) <= high
+    for noise in (0.02, 0.2):
+        law, _ = fitted(simulate(EXPONENTIAL, noise, seeds=3), draws=200)
+        assert law is not None
+        low, high = np.quantile(half_life(law, 33_056)[1:], [0.005, 0.995])
+        assert low <= true_half_life(33_056) <= high
         widths.append(high - low)
     assert widths[1] > widths[0]
 
 
-def test_fit_starts_at_the_peak_of_the_mean_curve() -> None:
-    law, _ = fitted(table())
+@pytest.mark.parametrize("form", [EXPONENTIAL, LOG_LINEAR])
+def test_half_of_a_gain_is_left_after_the_half_life(form: str) -> None:
+    law, _ = fitted(simulate(form, peak_steps=4))
     assert law is not None
-    peak = np.exp(law.values[law.parameters.index(retention.LOG_PEAK)])
-    assert peak == pytest.approx(PEAK_STEPS * STEP_TOKENS)
+    after = law.settings["start_delay_tokens"] + half_life(law, 33_056)[0]
+    assert kept(law, 33_056, law.settings["start_delay_tokens"])[0] == pytest.approx(1.0)
+    assert kept(law, 33_056, after)[0] == pytest.approx(0.5)
 
 
-def test_half_life_and_zero_crossing_solve_the_law() -> None:
-    law, _ = fitted(table())
-    assert law is not None
-    for kept in (0.5, 0.0):
-        delay = kept_until(law, 33_056, kept)[0]
-        peak = np.exp(law.values[2])
-        assert 1 - rate(law, 33_056)[0] * np.log(delay / peak) == pytest.approx(kept)
-    assert kept_until(law, 1e9, 0.5)[0] == np.inf  # the line in ln N has crossed zero there
-
-
-def test_probe_without_a_gain_is_left_out_and_counted() -> None:
-    measured = table()
-    none = (measured["task"] == "probe_0") & (measured["rung"] == "8k")
-    noise = np.random.default_rng(0).normal(0, 0.01, len(measured))
+def test_a_run_without_a_gain_is_left_out_and_named() -> None:
+    measured = simulate(EXPONENTIAL, 0.02)
+    none = measured["run_id"] == "8k-0"
+    noise = np.random.default_rng(0).normal(0, 0.1, len(measured))
     law, _ = fitted(Table({**measured.columns, "gain": np.where(none, noise, measured["gain"])}))
-    assert law is not None
-    assert any("2 probe(s) left out" in w for w in law.warnings)
-    assert rate(law, 8_336)[0] == pytest.approx(true_rate(8_336), abs=0.02)
+    assert law is not None and law.runs == 7
+    assert any("1 run(s) left out (8k-0)" in warning for warning in law.warnings)
 
 
 def test_no_gain_at_all_gives_no_law() -> None:
-    measured = table()
+    measured = simulate(EXPONENTIAL)
     law, problems = fitted(Table({**measured.columns, "gain": -np.abs(measured["gain"])}))
     assert law is None
-    assert any("no probe gained anything" in p for p in problems) and any("left out" in p for p in problems)
+    assert any("no run gained anything" in problem for problem in problems)
 
 
 def test_too_few_delays_from_the_peak_on() -> None:
-    measured = table()
-    early = measured.where(measured["delay_tokens"] <= 16 * STEP_TOKENS)
-    law, problems = fitted(early)
-    assert law is None and any("fewer than 3 delays" in p for p in problems)
+    measured = simulate(EXPONENTIAL, peak_steps=4)
+    law, problems = fitted(measured.where(measured["delay_tokens"] <= 8 * STEP))
+    assert law is None and any("fewer than 3 delays" in problem for problem in problems)
 
 
 def test_one_size_is_held_constant_and_said() -> None:
-    law, _ = fitted(table(rungs={"33k": 33_056}))
+    law, _ = fitted(simulate(EXPONENTIAL, sizes={"33k": 33_056}))
     assert law is not None
-    assert law.values[1] == 0.0 and any("one size only" in w for w in law.warnings)
+    assert law.values[1] == pytest.approx(0.0, abs=1e-6)
+    assert any("one size only" in warning for warning in law.warnings)
 
 
-def test_probes_that_lack_a_delay_do_not_hide_the_peak() -> None:
-    measured = table()
-    at_peak = measured["delay_tokens"] == 8 * STEP_TOKENS
-    law, _ = fitted(measured.where(~(at_peak & (measured["task"] == "probe_1"))))
+def test_curves_that_no_law_describes_are_said_to_be_so() -> None:
+    measured = simulate(EXPONENTIAL)
+    swing = measured["gain"] * np.where(measured["delay_tokens"] % (3 * STEP) == 0, 1.0, -0.6)
+    first = measured["delay_tokens"] <= 2 * STEP
+    law, _ = fitted(Table({**measured.columns, "gain": np.where(first, measured["gain"], swing)}))
     assert law is not None
-    assert np.exp(law.values[2]) == pytest.approx(8 * STEP_TOKENS)
-    assert rate(law, 33_056)[0] == pytest.approx(true_rate(33_056), abs=0.01)
+    assert any("no simple curve describes these gains" in warning for warning in law.warnings)
 
 
-def test_one_probe_alone_at_a_delay_does_not_set_the_peak() -> None:
-    measured = table()
-    alone = (measured["delay_tokens"] == 4 * STEP_TOKENS) & (measured["task"] == "probe_0")
-    keep = (measured["delay_tokens"] != 4 * STEP_TOKENS) | alone
-    gain = np.where(alone, 9.0, measured["gain"])
-    law, _ = fitted(Table({**measured.columns, "gain": gain}).where(keep))
-    assert law is not None and np.exp(law.values[2]) == pytest.approx(8 * STEP_TOKENS)
-
-
-def test_a_line_through_two_runs_has_no_interval() -> None:
-    """Every bootstrap draw would be the same line, and an interval of no width looks like certainty."""
-    law, _ = fitted(table(rungs={"8k": 8_336, "132k": 131_648}, seeds=1))
+def test_a_half_life_beyond_the_longest_delay_is_flagged() -> None:
+    measured = simulate(EXPONENTIAL)
+    short = measured.where(measured["delay_tokens"] <= 8 * STEP)
+    law, _ = fitted(short)
     assert law is not None
-    assert law.draws == [] and rate(law, 33_056).shape == (1,)
-    assert any("2 runs with a gain; too few for intervals" in w for w in law.warnings)
+    assert any("beyond the longest delay measured" in warning for warning in law.warnings)
+
+
+def test_two_runs_have_no_interval() -> None:
+    """Every bootstrap draw would be the same fit, and an interval of no width looks like certainty."""
+    law, _ = fitted(simulate(EXPONENTIAL, seeds=1, sizes={"8k": 8_336, "132k": 131_648}))
+    assert law is not None and law.draws == []
+    assert any("2 runs with a gain; too few for intervals" in warning for warning in law.warnings)
+
+
+def test_the_simulated_ladder_of_the_other_tests_fits_too() -> None:
+    table = simulate_measurements(checkpoints=1, intercepts={("comparison", 4): 0.0}).retention
+    assert table is not None
+    law, problems = fitted(table)
+    assert law is not None and problems == [] and law.law == LOG_LINEAR

@@ -1,169 +1,249 @@
-"""The retention law: the share of a gain that is left falls linearly in the logarithm of the delay.
+"""The retention law: how much of a burst's gain is left after a delay, by size.
 
-    kept(delay) = 1 − a(N)·ln(delay ÷ peak delay),   a(N) = a₀ + a₁·ln(N/N₀)      (after arXiv 2406.11813)
+    gain(d) = G_run · kept(d; h(N)),   h(N) = H·(N/N₀)^b   (half-life in tokens)
+    exponential:  kept = 2^(−(d − d₀)/h)
+    log-linear:   kept = 1 − ½·ln((d + s)/(d₀ + s)) ÷ ln((h + d₀ + s)/(d₀ + s))    (after arXiv 2406.11813)
 
-The gain of a burst keeps growing for some steps after it, carried by the optimizer's momentum; the law starts
-at that peak. Delays are in training tokens, N in block parameters, gains in nats.
+Every run has an amplitude G of its own, so that no noisy maximum serves as the reference. d₀ is where the
+mean of all curves peaks: right after a burst the gain may still grow, carried by the optimizer's momentum. s
+keeps the logarithm finite: the shortest delay above 0 where d₀ is 0, else 0. N block parameters. Of the two
+forms the one that describes left-out runs better is kept; both errors are stored.
 
-Shape legend: R = runs used, D = draws, m = delays from the peak on.
+Shape legend: R = runs used, m = delays from d₀ on, D = draws.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
 
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw, Range
-from mixplan.laws.bootstrap import line, line_draws, rounded, run_weights
-from mixplan.laws.evidence import FloatArray
+from mixplan.laws.bootstrap import line_draws, rounded, run_weights
 
-NAME = "log-linear forgetting"
-RATE, RATE_PER_LOG_PARAMS, LOG_PEAK = "rate", "rate_per_log_params", "log_peak_delay_tokens"
-CENTRE = "centre_log_block_params"
+FloatArray = NDArray[np.float64]
+
+EXPONENTIAL, LOG_LINEAR = "exponential forgetting", "log-linear forgetting"
+FORMULAS = {
+    EXPONENTIAL: "kept = 2^(−(delay − start)/half_life)",
+    LOG_LINEAR: "kept = 1 − 0.5·ln((delay + step)/(start + step)) ÷ "
+    "ln((half_life + start + step)/(start + step))",
+}
+SOURCES = {
+    EXPONENTIAL: "memoryless decay, one time constant per size",
+    LOG_LINEAR: "arXiv 2406.11813, section 4.2: R(t2) − R(t1) = −a·log(t2/t1)",
+}
+HALF_LIFE, EXPONENT = "log_half_life_tokens", "half_life_exponent"
+CENTRE, START, STEP = "centre_log_block_params", "start_delay_tokens", "step_tokens"
+EXPONENT_PRIOR = 2.0
+"""Standard deviation of a Gaussian prior on b around 0: decides only where one size leaves it open."""
 SIGNIFICANCE = 2.0
-"""A probe whose fitted peak gain is below this many of its standard errors has gained nothing to forget."""
-MIN_DELAYS = 3
+"""A run whose mean early gain is below this many standard errors over its probes has nothing to forget."""
+MIN_DELAYS, EARLY = 3, 3
+ROUGH = 0.25
+"""Misfit on left-out runs, as a share of the early gain, above which the law warns about itself."""
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One run: delays ≥ d₀ and mean gain over its probes, as a share of its early mean; shape (m,)."""
+
+    log_params: float
+    delay: FloatArray
+    gain: FloatArray
 
 
 def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[FittedLaw | None, list[str]]:
-    """Fit the law; None, with the reason among the warnings, when no probe shows a gain.
+    """Fit the law; None, with the reason among the warnings, when no run shows a gain.
 
-    Per run, the peak is that of the mean curve over its probe tasks (a single task's noise would pick its own
-    lucky point). From there on each task's gains are a straight line in ln(delay), whose height at the peak
-    is its peak gain; the run's forgetting rate is −(Σ slopes) ÷ (Σ heights). Bootstrap draws weight whole
-    runs.
+    Bootstrap draws weight whole runs; the form is chosen once, on all of them.
     """
-    run_ids = np.unique(retention["run_id"].astype(str))
-    sizes, rates, peaks, residuals = [], [], [], []
-    rows = used_runs = left_out = 0
-    for run_id in run_ids:
-        part = retention.where(retention["run_id"].astype(str) == run_id)
-        peak, lines, out, misfit = _run_lines(part)
-        left_out += out
-        if not lines:
-            continue
-        heights, slopes = np.array(lines).T
-        rates.append(-slopes.sum() / heights.sum())
-        sizes.append(np.log(part["block_params"][0]))
-        peaks.append(np.log(peak))
-        residuals += misfit
-        rows += len(part)
-        used_runs += 1
+    start = _start(retention)
+    longest = float(retention["delay_tokens"].max())
+    step = (
+        0.0
+        if start > 0
+        else float(retention["delay_tokens"][retention["delay_tokens"] > 0].min(initial=longest))
+    )
+    curves, left_out = _curves(retention, start)
     warnings = []
     if left_out:
         warnings.append(
-            f"retention: {left_out} probe(s) left out: no gain to speak of at the peak (below "
-            f"{SIGNIFICANCE:g} standard errors), or fewer than {MIN_DELAYS} delays from the peak on"
+            f"retention: {len(left_out)} run(s) left out ({', '.join(left_out)}): no gain to speak of (below "
+            f"{SIGNIFICANCE:g} standard errors over the probes), or fewer than {MIN_DELAYS} delays from the "
+            "peak on"
         )
-    if not used_runs:
-        return None, [
-            *warnings,
-            "retention: no probe gained anything, so nothing can be said about forgetting",
-        ]
-    x = np.array(sizes)
+    if not curves:
+        return None, [*warnings, "retention: no run gained anything, so nothing can be said about forgetting"]
+    x = np.array([curve.log_params for curve in curves])
     centre = float(x.mean())
     if np.ptp(x) < 1e-9:
         warnings.append(
             "retention: one size only, so its change with size cannot be said; it is held constant"
         )
-    if used_runs < 3:
-        warnings.append(f"retention: {used_runs} runs with a gain; too few for intervals")
-    values, drawn = _lines(x - centre, np.array(rates), np.array(peaks), draws, generator)
+    elif len(curves) < 3:
+        warnings.append(f"retention: {len(curves)} runs with a gain; too few for intervals")
+    constants = (centre, start, step)
+    equal = np.ones(len(curves))
+    errors = {form: _left_out_error(form, curves, constants) for form in (EXPONENTIAL, LOG_LINEAR)}
+    form = min(errors, key=lambda name: errors[name])
+    point = _solve(form, curves, equal, constants)
+    if errors[form] > ROUGH:
+        warnings.append(
+            f"retention: no simple curve describes these gains (misfit {errors[form]:.0%} of the gain on "
+            "left-out runs); read the measured curves rather than the half-lives"
+        )
+    if np.exp(point[0]) > 2 * longest:
+        warnings.append(
+            f"retention: the half-life at the middle of the ladder ({np.exp(point[0]):.3g} tokens) is beyond "
+            f"the longest delay measured ({longest:.3g}); measure longer delays before relying on it"
+        )
+    weights = run_weights(len(curves), line_draws(len(curves), draws), generator)
+    drawn = [_solve(form, curves, row, constants, point) for row in weights]
     return (
         FittedLaw(
-            law=NAME,
-            formula="kept = 1 − (rate + rate_per_log_params·(ln(block_params) − centre))·"
-            "(ln(delay_tokens) − log_peak_delay_tokens)",
-            source="arXiv 2406.11813: R(t2) − R(t1) = −a·log(t2/t1)",
-            parameters=[RATE, RATE_PER_LOG_PARAMS, LOG_PEAK],
-            values=values,
-            draws=drawn,
+            law=form,
+            formula=f"{FORMULAS[form]}; "
+            f"half_life = exp({HALF_LIFE} + {EXPONENT}·(ln(block_params) − centre))",
+            source=SOURCES[form],
+            parameters=[HALF_LIFE, EXPONENT],
+            values=point.tolist(),
+            draws=rounded(np.array(drawn)) if drawn else [],
             ranges={
                 "block_params": Range(low=float(np.exp(x.min())), high=float(np.exp(x.max()))),
-                "delay_tokens": Range(
-                    low=float(np.exp(min(peaks))), high=float(retention["delay_tokens"].max())
-                ),
+                "delay_tokens": Range(low=start, high=longest),
             },
-            settings={CENTRE: centre},
-            rows=rows,
-            runs=used_runs,
-            residual=float(np.sqrt(np.mean(np.square(residuals)))),
+            settings={
+                CENTRE: centre,
+                START: start,
+                STEP: step,
+                "left_out_run_error_exponential": errors[EXPONENTIAL],
+                "left_out_run_error_log_linear": errors[LOG_LINEAR],
+            },
+            rows=len(retention),
+            runs=len(curves),
+            residual=float(np.sqrt(np.mean(_residuals(form, point, curves, equal, constants) ** 2))),
             warnings=warnings,
         ),
         [],
     )
 
 
-def rate(law: FittedLaw, block_params: float) -> FloatArray:
-    """Forgetting rate a(N) of the point estimate and, after it, of every draw; shape (1 + D,)."""
+def half_life(law: FittedLaw, block_params: float) -> FloatArray:
+    """Delay in tokens, from the peak, after which half of a gain is left: point estimate, then every draw;
+    shape (1 + D,)."""
     parameters = np.array([law.values, *law.draws])
-    return parameters[:, 0] + parameters[:, 1] * (np.log(block_params) - law.settings[CENTRE])
+    return np.exp(parameters[:, 0] + parameters[:, 1] * (np.log(block_params) - law.settings[CENTRE]))
 
 
-def kept_until(law: FittedLaw, block_params: float, kept: float) -> FloatArray:
-    """Delay in tokens at which `kept` of the peak gain is left, point estimate first; infinite where nothing
-    is forgotten; shape (1 + D,). kept = 0.5 gives the half-life, 0 the longest interval at which a gain
-    accumulates.
-    """
-    parameters = np.array([law.values, *law.draws])
-    speed = rate(law, block_params)
-    with np.errstate(divide="ignore", over="ignore"):
-        return np.where(
-            speed > 0, np.exp(parameters[:, 2] + (1.0 - kept) / np.maximum(speed, 1e-300)), np.inf
+def kept(law: FittedLaw, block_params: float, delay_tokens: float) -> FloatArray:
+    """Share of the peak gain left after a delay: point estimate, then every draw; shape (1 + D,)."""
+    constants = (law.settings[CENTRE], law.settings[START], law.settings[STEP])
+    return _kept(law.law, half_life(law, block_params), np.array(delay_tokens), constants)
+
+
+def _kept(
+    form: str, half: FloatArray, delay: FloatArray, constants: tuple[float, float, float]
+) -> FloatArray:
+    _, start, step = constants
+    if form == EXPONENTIAL:
+        return 2.0 ** (-(delay - start) / half)
+    scale = np.log((half + start + step) / (start + step))
+    return 1.0 - 0.5 * np.log((delay + step) / (start + step)) / scale
+
+
+def _residuals(
+    form: str,
+    parameters: FloatArray,
+    curves: list[_Curve],
+    weights: FloatArray,
+    constants: tuple[float, float, float],
+) -> FloatArray:
+    """Misfits with every run's best amplitude, weighted; shape (Σ m,)."""
+    parts = []
+    for curve, weight in zip(curves, weights, strict=True):
+        half = np.exp(parameters[0] + parameters[1] * (curve.log_params - constants[0]))
+        shape = _kept(form, half, curve.delay, constants)
+        amplitude = (shape @ curve.gain) / (shape @ shape + 1e-12)
+        parts.append(np.sqrt(weight) * (curve.gain - amplitude * shape))
+    return np.concatenate(parts)
+
+
+def _solve(
+    form: str,
+    curves: list[_Curve],
+    weights: FloatArray,
+    constants: tuple[float, float, float],
+    start: FloatArray | None = None,
+) -> FloatArray:
+    """Weighted least squares for (ln half-life at the centre, exponent); shape (2,)."""
+    longest = max(float(curve.delay.max()) for curve in curves)
+    low, high = np.log(longest / 1e4), np.log(100 * longest)
+
+    def misfit(parameters: FloatArray) -> FloatArray:
+        return np.append(
+            _residuals(form, parameters, curves, weights, constants), 0.1 * parameters[1] / EXPONENT_PRIOR
         )
 
-
-def _lines(
-    x: FloatArray, rates: FloatArray, peaks: FloatArray, draws: int, generator: np.random.Generator
-) -> tuple[list[float], list[list[float]]]:
-    """Point estimate and draws of the three parameters; x, rates, peaks have shape (R,)."""
-    sampled = run_weights(len(x), line_draws(len(x), draws), generator)
-    weights = np.vstack([np.ones(len(x)), sampled])
-    fitted = line(x, rates, weights)
-    peak = weights @ peaks / weights.sum(axis=1)
-    table = np.column_stack([fitted, peak])
-    return table[0].tolist(), rounded(table[1:])
+    starts = (
+        [start] if start is not None else [np.array([np.log(longest * f), 0.0]) for f in (0.01, 0.1, 1.0)]
+    )
+    found = [
+        least_squares(misfit, np.clip(s, [low, -4.0], [high, 4.0]), bounds=([low, -4.0], [high, 4.0]))
+        for s in starts
+    ]
+    return min(found, key=lambda solution: solution.cost).x
 
 
-def _run_lines(part: Table) -> tuple[float, list[tuple[float, float]], int, list[float]]:
-    """One run's peak delay, (height, slope) of probes with a gain, how many had none, misfits ÷ height."""
-    curves = _curves(part)
-    if not curves:
-        return np.nan, [], len(set(part["task"])), []
-    peak = _peak_delay(curves)
-    lines: list[tuple[float, float]] = []
-    misfits: list[float] = []
-    for curve in curves:
-        after = np.array([(np.log(delay / peak), gain) for delay, gain in curve.items() if delay >= peak])
-        if len(after) < MIN_DELAYS:
+def _left_out_error(form: str, curves: list[_Curve], constants: tuple[float, float, float]) -> float:
+    """Root mean square misfit of each run under the law fitted to the others (amplitude still its own)."""
+    if len(curves) < 2:
+        point = _solve(form, curves, np.ones(len(curves)), constants)
+        return float(np.sqrt(np.mean(_residuals(form, point, curves, np.ones(len(curves)), constants) ** 2)))
+    squares = []
+    for index, curve in enumerate(curves):
+        others = curves[:index] + curves[index + 1 :]
+        point = _solve(form, others, np.ones(len(others)), constants)
+        squares.append(np.mean(_residuals(form, point, [curve], np.ones(1), constants) ** 2))
+    return float(np.sqrt(np.mean(squares)))
+
+
+def _start(retention: Table) -> float:
+    """d₀: the delay at which the mean of all runs' curves, each as a share of its own mean size, peaks."""
+    totals: dict[float, list[float]] = {}
+    for run_id in np.unique(retention["run_id"].astype(str)):
+        part = retention.where(retention["run_id"].astype(str) == run_id)
+        delays, gains, _ = _mean_curve(part)
+        scale = np.abs(gains).mean() or 1.0
+        for delay, gain in zip(delays, gains, strict=True):
+            totals.setdefault(float(delay), []).append(float(gain / scale))
+    most = max(len(values) for values in totals.values())
+    common = {delay: float(np.mean(values)) for delay, values in totals.items() if 2 * len(values) >= most}
+    return max(common, key=lambda delay: common[delay])
+
+
+def _mean_curve(part: Table) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Delays, mean gain over the probes, and its standard error (NaN with one probe); each (delays,)."""
+    delays = np.unique(part["delay_tokens"])
+    groups = [part["gain"][part["delay_tokens"] == delay] for delay in delays]
+    errors = [g.std(ddof=1) / np.sqrt(len(g)) if len(g) > 1 else np.nan for g in groups]
+    return delays, np.array([g.mean() for g in groups]), np.array(errors)
+
+
+def _curves(retention: Table, start: float) -> tuple[list[_Curve], list[str]]:
+    """The curves of all runs with a gain, and the names of the others."""
+    curves, left_out = [], []
+    for run_id in np.unique(retention["run_id"].astype(str)):
+        part = retention.where(retention["run_id"].astype(str) == run_id)
+        delays, gains, errors = _mean_curve(part)
+        after = delays >= start
+        early = float(gains[after][:EARLY].mean()) if after.any() else 0.0
+        error = float(np.nan_to_num(errors[after][:EARLY]).mean()) if after.any() else 0.0
+        if after.sum() < MIN_DELAYS or early <= 0 or early < SIGNIFICANCE * error:
+            left_out.append(str(run_id))
             continue
-        u, gain = after.T
-        height, slope = line(u, gain, np.ones((1, len(u))))[0]
-        misfit = gain - height - slope * u
-        noise = misfit @ misfit / (len(u) - 2)
-        error = np.sqrt(noise * (1 / len(u) + u.mean() ** 2 / ((u - u.mean()) ** 2).sum()))
-        if height > 0 and height >= SIGNIFICANCE * error:
-            lines.append((float(height), float(slope)))
-            misfits += (misfit / height).tolist()
-    return peak, lines, len(set(part["task"])) - len(lines), misfits
-
-
-def _curves(part: Table) -> list[dict[float, float]]:
-    """Mean gain by delay > 0 (a logarithm follows) of every probe task that has one, delays ascending."""
-    curves = []
-    for task in sorted(set(part["task"])):
-        rows = (part["task"] == task) & (part["delay_tokens"] > 0)
-        delays = np.unique(part["delay_tokens"][rows]).tolist()
-        means = [float(part["gain"][rows & (part["delay_tokens"] == delay)].mean()) for delay in delays]
-        curves.append(dict(zip(delays, means, strict=True)))
-    return [curve for curve in curves if curve]
-
-
-def _peak_delay(curves: list[dict[float, float]]) -> float:
-    """Delay with the largest mean gain, among those that at least half of the probes were measured at."""
-    values: dict[float, list[float]] = {}
-    for curve in curves:
-        for delay, gain in curve.items():
-            values.setdefault(delay, []).append(gain)
-    common = {delay: gains for delay, gains in values.items() if 2 * len(gains) >= len(curves)}
-    return max(common or values, key=lambda delay: float(np.mean(values[delay])))
+        curves.append(_Curve(float(np.log(part["block_params"][0])), delays[after], gains[after] / early))
+    return curves, left_out

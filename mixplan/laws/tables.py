@@ -116,15 +116,25 @@ def _task(law: FittedLaw, task: TaskCoverage) -> list[Any]:
 
 
 def _retention(law: FittedLaw, sizes: list[float]) -> Shown:
+    longest = law.ranges["delay_tokens"].high
+    delays = [longest / 8, longest]
     rows: list[list[Any]] = []
     for size in sizes:
-        rate = retention.rate(law, size)
-        half, none = (retention.kept_until(law, size, kept)[0] for kept in (0.5, 0.0))
-        rows.append([short_number(size), float(rate[0]), *_ends(rate[1:]), _tokens(half), _tokens(none)])
+        half = retention.half_life(law, size)
+        low, high = _ends(half[1:])
+        left = [f"{max(0.0, float(retention.kept(law, size, delay)[0])):.2f}" for delay in delays]
+        rows.append(
+            [short_number(size), *(v and short_number(v) for v in (float(half[0]), low, high)), *left]
+        )
     return Shown(
-        "Retention by size (share of a gain lost per e-fold of delay; tokens until half and all of it is "
-        "gone)",
-        ["block params", "rate", "90 % low", "90 % high", "half-life", "gone after"],
+        f"Retention by size ({law.law}; half-life in tokens after the peak of a burst's gain)",
+        [
+            "block params",
+            "half-life",
+            "90 % low",
+            "90 % high",
+            *(f"left at {short_number(d)}" for d in delays),
+        ],
         rows,
     )
 
@@ -142,7 +152,3 @@ def _interference(law: FittedLaw, sizes: list[float]) -> Shown:
         ["block params", "|cosine|", "90 %", "loss change", "90 %"],
         rows,
     )
-
-
-def _tokens(value: float) -> str:
-    return short_number(float(value)) if np.isfinite(value) and value < 1e15 else "never"
