@@ -205,19 +205,47 @@ def test_exhaustive_grid(densities: tuple[dict[str, float], dict[str, float]], b
     assert recipe.cost.flops >= grid * 0.93
 
 
-class Kinked(Logistic):
-    """A law that falls where a task is seen too often: not monotone, so the bisection alone is not safe."""
+class TooMuchHurts(Logistic):
+    """A task seen too often is not learned: no bisection finds the window, only the search does."""
 
     def log_odds(self, family, complexity, block_params, tokens, frequency):
         usual = super().log_odds(family, complexity, block_params, tokens, frequency)
-        return np.where(np.asarray(frequency) > 4e-3, usual - 4.0, usual)
+        return np.where(np.asarray(frequency) > 1.5e-3, -9.0, usual)
 
 
-def test_limits_hold_even_with_a_law_that_is_not_monotone() -> None:
-    law = Kinked()
-    plan = plan_dict()
+def test_the_search_finds_what_no_bisection_does() -> None:
+    law = TooMuchHurts()
+    plan = one_task({"tokens_available": 1e9}, budget={"tokens": 2e7}, search={"trials": 80})
     recipe = run(plan, law)
     assert violations(plan, recipe, law) == []
+    # The best there is: the highest frequency below the edge.
+    true = law.tokens_needed(KIND, PRESETS["cpu_33k"].block_params, 1.5e-3, 0.8)
+    assert true * (1 - 1e-9) <= recipe.tokens <= 1.3 * true
+
+
+def test_every_limit_of_the_plan_is_a_native_constraint_of_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    import optuna
+
+    seen: dict[str, list[float]] = {}
+    original = optuna.trial.Trial.set_constraint
+
+    def spy(self: optuna.Trial, key: str, value: float) -> None:
+        seen.setdefault(key, []).append(value)
+        original(self, key, value)
+
+    monkeypatch.setattr(optuna.trial.Trial, "set_constraint", spy)
+    plan = plan_dict(search={"trials": 15})
+    plan["sources"][0]["min_share"] = 0.1
+    run(plan)
+    tasks = {f"tasks.{name}.target_probability" for name in ("t1", "t2")}
+    caps = {f"sources.{name}.max_epochs" for name in ("web", "code", "r1", "r2")}
+    loss = "constraints.max_common_loss_increase_nats"
+    assert set(seen) == tasks | caps | {loss, "budget.tokens", "sources.web.min_share"}
+    assert {len(values) for values in seen.values()} == {15}
+    # The warm start is feasible at every size; random trials are not all.
+    for start in range(4):
+        assert all(values[start] <= 1e-6 for values in seen.values())
+    assert any(value > 0 for values in seen.values() for value in values)
 
 
 def test_no_rare_source_at_all() -> None:
