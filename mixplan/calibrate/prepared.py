@@ -206,8 +206,8 @@ def check_fit(prepared: Prepared) -> list[str]:
         if share + burst > _MOST_INJECTED:
             problems.append(
                 f"{run.run_id}: the injections take {share:.0%} of the tokens and the retention burst "
-                f"{burst:.0%} of its steps; together at most {_MOST_INJECTED:.0%} fit: lower the frequencies, "
-                "inject fewer cells, spread the burst over more steps, or use larger batches"
+                f"{burst:.0%} of its steps; together at most {_MOST_INJECTED:.0%} fit: lower the "
+                "frequencies, inject fewer cells, spread the burst over more steps, or use larger batches"
             )
         elif share > 0.5:
             notes.append(

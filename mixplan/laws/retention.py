@@ -34,7 +34,7 @@ FORMULAS = {
 }
 SOURCES = {
     EXPONENTIAL: "memoryless decay, one time constant per size",
-    LOG_LINEAR: "arXiv 2406.11813, section 4.2: R(t2) − R(t1) = −a·log(t2/t1)",
+    LOG_LINEAR: "arXiv 2406.11813: R(t2) − R(t1) = −a·log(t2/t1)",
 }
 HALF_LIFE, EXPONENT = "log_half_life_tokens", "half_life_exponent"
 CENTRE, START, STEP = "centre_log_block_params", "start_delay_tokens", "step_tokens"
