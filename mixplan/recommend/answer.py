@@ -1,5 +1,4 @@
-"""The recipe: the chosen whole-sample mixture with what it is predicted to give, what it costs and what
-binds.
+"""The recipe: the chosen whole-sample mixture, what it is predicted to give, what it costs, what binds.
 
 Shape legend: S = sources, T = tasks.
 """
@@ -99,7 +98,7 @@ def build_recipe(
     return recipe.model_copy(update={"warnings": _warnings(recipe, problem, chosen, calibration)})
 
 
-def alternative(problem: Problem, candidate: Candidate, note: str = "") -> Alternative:
+def alternative(problem: Problem, candidate: Candidate) -> Alternative:
     """A candidate in the recipe's words; what it misses stands in the note."""
     outcome, shape = candidate.outcome, problem.shapes[candidate.size]
     missed = missed_limits(problem, candidate)
@@ -111,7 +110,7 @@ def alternative(problem: Problem, candidate: Candidate, note: str = "") -> Alter
         shares=_fractions(problem.sources, candidate.shares),
         p_learned=_fractions(problem.tasks, outcome.p_learned[0]),
         feasible=candidate.feasible,
-        note=note or ("misses " + "; ".join(missed) if missed else ""),
+        note="misses " + "; ".join(missed) if missed else "",
     )
 
 
@@ -222,8 +221,7 @@ def _warnings(recipe: Recipe, problem: Problem, chosen: Whole, calibration: Cali
         )
         told.append(
             f"nothing bounds the loss on common data: its share goes from {usual:.3g} to {common:.3g}, and "
-            f"its loss "
-            f"rises by {by}; constraints.max_common_loss_increase_nats bounds it"
+            f"its loss rises by {by}; constraints.max_common_loss_increase_nats bounds it"
         )
     return told + (_coverage(recipe, calibration, common) if calibration is not None else [])
 
@@ -242,9 +240,8 @@ def _coverage(recipe: Recipe, calibration: Calibration, common_share: float) -> 
             )
             told.append(
                 f"task {task.name!r}: {task.family} of complexity {task.complexity:g} was "
-                f"{coverage.status} on the "
-                f"ladder ({coverage.learned} of {coverage.cells} cells), so its threshold was not "
-                f"measured, {side}"
+                f"{coverage.status} on the ladder ({coverage.learned} of {coverage.cells} cells), so its "
+                f"threshold was not measured, {side}"
             )
     if recipe.common_loss_increase_nats is not None and calibration.lm_loss is not None:
         used = {"block_params": float(recipe.block_params), "tokens": common_share * recipe.tokens}

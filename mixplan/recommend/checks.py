@@ -35,8 +35,7 @@ def build_problem(plan: Plan, forecast: Forecast, folder: Path) -> Problem:
     if bound is not None and forecast.lm_loss(block_params, np.full(len(shapes), 1e6)) is None:
         problems.append(
             "constraints.max_common_loss_increase_nats is given, but the calibration has no LM-loss law: "
-            "drop the "
-            "constraint, or fit on measurements with `lm_loss` from several sizes and token counts"
+            "drop the constraint, or fit on measurements with `lm_loss` from several sizes and token counts"
         )
     flops_per_token = np.array(
         [shape.flops_per_token(plan.vocabulary, plan.sequence_length) for shape in shapes]
@@ -104,8 +103,7 @@ def _uncalibrated(plan: Plan, forecast: Forecast) -> list[str]:
             nearest = min(families[task.family], key=lambda known: abs(known - task.complexity))
             problems.append(
                 f"task {task.name!r}: complexity {task.complexity:g} of family {task.family!r} was not "
-                f"calibrated "
-                f"(calibrated: {shown}); did you mean {nearest:g}?"
+                f"calibrated (calibrated: {shown}); did you mean {nearest:g}?"
             )
     names = [shape.name for shape in plan.shapes()]
     problems += [
@@ -131,8 +129,7 @@ def _unique_tokens(
     if source.natural_share == 0:
         problems.append(
             f"source {source.name!r}: natural_share is 0, and no rate can raise nothing: give it a share "
-            f"above 0, or "
-            "leave natural_share out everywhere to take it from the tokens available"
+            "above 0, or leave natural_share out everywhere to take it from the tokens available"
         )
     if source.tokens_available is not None:
         return source.tokens_available
@@ -154,8 +151,7 @@ def _unique_tokens(
     if counted.sequence_length != sequence_length:
         problems.append(
             f"source {source.name!r}: {source.mds} holds samples of {counted.sequence_length} tokens, but "
-            f"the plan's "
-            f"sequence_length is {sequence_length}; a recipe chooses whole samples: make them equal"
+            f"the plan's sequence_length is {sequence_length}; a recipe chooses whole samples: make them equal"
         )
         return None
     return float(counted.tokens)
@@ -183,8 +179,7 @@ def _min_tokens(plan: Plan, longest: float, problems: list[str]) -> float:
     if longest >= sample and plan.min_tokens > longest:
         problems.append(
             f"min_tokens is {plan.min_tokens:g}, but the budget allows at most {longest:.4g} tokens, at "
-            f"the smallest "
-            "size: lower min_tokens, or raise the budget"
+            "the smallest size: lower min_tokens, or raise the budget"
         )
     return max(plan.min_tokens, sample)
 
@@ -196,6 +191,5 @@ def _fillable(plan: Plan, unique: list[float], min_tokens: float, problems: list
         origin = "min_tokens" if plan.min_tokens is not None else "min_tokens by default"
         problems.append(
             f"all sources at their max_epochs give {most:.4g} tokens, less than the shortest training to "
-            f"consider "
-            f"({origin}: {min_tokens:.4g}): raise max_epochs, add data, or give a smaller min_tokens"
+            f"consider ({origin}: {min_tokens:.4g}): raise max_epochs, add data, or give a smaller min_tokens"
         )

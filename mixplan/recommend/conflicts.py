@@ -42,8 +42,7 @@ class Diagnosis:
     """Why there is no answer."""
 
     unreachable: dict[str, float]
-    """Tasks that no size reaches even with every other limit dropped, and the best probability they come
-    to."""
+    """Tasks that no size reaches even with every other limit dropped; the best probability they reach."""
     clash: list[str]
     """Limits that cannot hold together, each of them needed for the contradiction."""
     remedies: list[Remedy]
@@ -110,8 +109,7 @@ def _touched(solver: Solver, problem: Problem) -> list[str]:
 
 
 def _corrections(solver: Solver, problem: Problem, clash: list[str]) -> list[list[str]]:
-    """The smallest sets of limits whose removal leaves a solution: single ones, else pairs, else one larger
-    set."""
+    """The smallest sets of limits whose removal leaves a solution: single ones, else pairs, else one more."""
     single = [[name] for name in clash if solver.may_exist(problem.without([name]))]
     if single:
         return single
@@ -152,8 +150,7 @@ def _remedy(solver: Solver, problem: Problem, names: list[str], lost: Iterable[s
 def _least_change(
     solver: Solver, original: Problem, dropped: Problem, name: str
 ) -> tuple[float | None, Problem]:
-    """The value nearest to the plan's with which the problem (where `name` is dropped) has a whole-sample
-    answer."""
+    """The value nearest to the plan's that gives `dropped`, where `name` is dropped, a whole-sample answer."""
     index = original.names.index(name)
     given, sign = float(original.limit[index]), float(original.sign[index])
     if name.startswith("tasks."):
@@ -179,8 +176,7 @@ def _least_change(
 
 
 def _lowered_targets(solver: Solver, problem: Problem) -> Remedy | None:
-    """Targets brought down to what the whole budget gives within every other limit, at the size that is
-    best at it."""
+    """Targets brought down to what the whole budget gives within every other limit, at the best size."""
     efforts = [solver.best_effort(problem, size) for size in range(len(problem.shapes))]
     reached = [effort.outcome.p_learned[0] for effort in efforts if effort is not None]
     if not reached:
@@ -206,8 +202,7 @@ def _as_remedy(problem: Problem, changes: dict[str, float | None], answer: Whole
 
 
 def _least_value(solver: Solver, problem: Problem, index: int) -> float:
-    """Least that any feasible mixture takes of a limit (most, for a lower limit) when that limit is
-    dropped."""
+    """Least that a feasible mixture takes of a dropped limit; the most, for a lower limit."""
     sign = float(problem.sign[index])
     best = np.inf
     for size in range(len(problem.shapes)):
@@ -249,8 +244,7 @@ def _solved(solver: Solver, problem: Problem) -> Whole | None:
 
 
 def _round_outward(value: float, sign: float) -> float:
-    """Three significant digits, away from what is tight: upwards for upper limits, downwards for lower
-    ones."""
+    """Three significant digits, to the loose side: up for upper limits, down for lower ones."""
     if value == 0:
         return 0.0
     digits = 10.0 ** (np.floor(np.log10(abs(value))) - 2)
@@ -266,8 +260,7 @@ def describe(problem: Problem, diagnosis: Diagnosis, nearest: Candidate) -> list
         target = float(problem.target[problem.tasks.index(task)])
         lines.append(
             f"task {task!r}: no size of the plan reaches {target:g}, not even with {FAR:g} times the "
-            f"budget and every "
-            f"other limit dropped; at best {best:.3f}"
+            f"budget and every other limit dropped; at best {best:.3f}"
         )
     clash = [f"{name} ({value_of(problem, name):g})" for name in diagnosis.clash]
     if clash:

@@ -83,8 +83,7 @@ def rare_bounds(problem: Problem, tokens: FloatArray) -> tuple[FloatArray, Float
 
 
 def within_room(shares: FloatArray, least: FloatArray, room: FloatArray) -> FloatArray:
-    """Rare shares pulled towards `least`, all by the same fraction, until they fit into `room`. Shape (B,
-    R)."""
+    """Rare shares pulled towards `least`, all by one fraction, until they fit into `room`, shape (B, R)."""
     base, total = least.sum(axis=1), shares.sum(axis=1)
     spread = total - base
     pull = np.where(total > room, np.clip((room - base) / np.where(spread > 0, spread, 1.0), 0.0, 1.0), 1.0)
@@ -126,8 +125,8 @@ def complete(problem: Problem, tokens: FloatArray, rare_shares: FloatArray) -> F
 def frequencies(problem: Problem, tokens: FloatArray, shares: FloatArray) -> FloatArray:
     """Instances of each task per training token, shape (B, T).
 
-    f = Σ_s density_s·D'_s ÷ D: repeats count for what they are worth in fresh tokens (arXiv 2305.16264, eq.
-    5).
+    f = Σ_s density_s·D'_s ÷ D: repeats count for what they are worth in fresh tokens,
+    D' of arXiv 2305.16264, eq. 5.
     """
     drawn = shares * tokens[:, None]
     worth = effective_tokens(drawn, problem.unique_tokens, problem.half_life)
@@ -212,8 +211,7 @@ def common_loss(
 def room_within_loss(
     problem: Problem, forecast: Forecast, size: np.ndarray, tokens: FloatArray
 ) -> FloatArray:
-    """Largest sum of rare shares that the bound on the common-loss increase allows, by bisection, shape
-    (B,)."""
+    """Largest sum of rare shares that the bound on the common loss allows, by bisection, shape (B,)."""
     high = np.ones(len(tokens))
     low = np.zeros(len(tokens))
     if not np.isfinite(problem.max_loss_increase):

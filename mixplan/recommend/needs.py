@@ -196,8 +196,7 @@ def _keys(problem: Problem, size: int) -> list[_Key]:
 
 
 def _interpolated(x: FloatArray, y: FloatArray, at: FloatArray) -> FloatArray:
-    """Linear in logarithms between anchors; next to infinite or zero ones, the value of the shorter
-    training."""
+    """Log-linear between anchors; next to infinite or zero ones, the value of the shorter training."""
     right = np.clip(np.searchsorted(x, at, side="left"), 1, len(x) - 1)
     y0, y1 = y[right - 1], y[right]
     smooth = np.isfinite(y0) & np.isfinite(y1) & (y0 > 0) & (y1 > 0)

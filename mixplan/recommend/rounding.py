@@ -1,5 +1,4 @@
-"""Shares become whole samples: `choose` per source, exact sums, and every limit checked again on the
-integers.
+"""Shares become whole samples: exact sums, and every limit checked again on the integers.
 
 Shape legend: S = sources, R = rare sources, n = samples of the whole run.
 """
@@ -94,8 +93,11 @@ def _evaluated(solver: Solver, problem: Problem, size: int, choose: np.ndarray) 
 
 
 def _choose(problem: Problem, samples: int, shares: FloatArray, idle_down: bool) -> np.ndarray | None:
-    """Whole samples within every cap and bound; rare sources rounded up, the common ones by largest
-    remainder."""
+    """Whole samples within every cap and bound; None where they do not fit.
+
+    Rare sources are rounded up (with `idle_down`, those at their natural share down), common ones by largest
+    remainder.
+    """
     by_epochs = problem.max_epochs * problem.unique_tokens / problem.sequence_length
     high = np.floor(np.minimum(problem.max_share * samples, np.minimum(by_epochs, samples)) + 1e-9).astype(
         np.int64

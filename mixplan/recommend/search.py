@@ -89,8 +89,7 @@ def _run(
 
 
 def _rate_ranges(problem: Problem, longest: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest rate of each rare source that any token count within the budget allows, shapes
-    (R,)."""
+    """Lowest and highest rate of each rare source at any token count within the budget, shapes (R,)."""
     natural = problem.natural[problem.rare]
     low, high, _ = rare_bounds(problem, np.geomspace(problem.min_tokens, longest, 65))
     lowest = np.maximum(low.min(axis=0) / natural, 1e-6)

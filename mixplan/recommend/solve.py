@@ -71,8 +71,7 @@ class Solver:
         self.needs = Needs(forecast)
 
     def may_exist(self, problem: Problem) -> bool:
-        """Whether any size and token count of the grids holds every limit, as far as interpolated needs
-        tell."""
+        """Whether any size and token count of the grids holds every limit, on interpolated needs."""
         return any(bool(self.screen(problem, size).feasible.any()) for size in range(len(problem.shapes)))
 
     def screen(self, problem: Problem, size: int) -> Outcome:
@@ -80,8 +79,7 @@ class Solver:
         return self._fit(problem, size, self.grid(problem, size), None)
 
     def at_size(self, problem: Problem, size: int) -> Candidate:
-        """The feasible mixture with the least tokens at one size, or else the one that misses its limits
-        least."""
+        """The feasible mixture with the least tokens at one size, or else the least violation."""
         return self._least(problem, size, self.grid(problem, size), None)
 
     def best_at(self, problem: Problem, size: int) -> Candidate:
@@ -90,9 +88,8 @@ class Solver:
         return self.improve(problem, candidate) if is_spread(problem) else candidate
 
     def best_effort(self, problem: Problem, size: int) -> Candidate | None:
-        """What the whole budget gives within every limit but the targets: every task the same fraction, as
-        large as possible, of the frequency it needs. None where even nothing more than natural does not
-        fit."""
+        """What the whole budget gives within every limit but the targets: each task the same fraction of the
+        frequency it needs, as large as possible. None where even the natural rates do not fit."""
         length = problem.sequence_length
         longest = max(float(problem.horizon[size]) // length * length, problem.min_tokens)
         needed = self.needs.exact(problem, size, np.array([longest]))
@@ -130,8 +127,7 @@ class Solver:
         return candidate
 
     def grid(self, problem: Problem, size: int) -> FloatArray:
-        """Token counts to look at: finely within the plan's own budget, coarsely far beyond it. Shape
-        (G,)."""
+        """Token counts to look at: finely within the plan's own budget, coarsely beyond it. Shape (G,)."""
         horizon = horizon_of(problem, size)
         fine = np.geomspace(problem.min_tokens, horizon, _NEAR_POINTS)
         return np.concatenate([fine, np.geomspace(horizon, horizon * FAR, _FAR_POINTS)[1:]])
@@ -164,8 +160,7 @@ def _best_row(outcome: Outcome) -> int:
 
 
 def rank(problem: Problem, candidate: Candidate) -> tuple[bool, float, float, float]:
-    """Sort key: feasible first, then fewest FLOPs (or least violation), least common loss, least
-    upsampling."""
+    """Sort key: feasible, then fewest FLOPs (or least violation), common loss, upsampling."""
     outcome = candidate.outcome
     flops = candidate.tokens * float(problem.flops_per_token[candidate.size])
     cost = flops if candidate.feasible else candidate.violation
