@@ -151,7 +151,7 @@ def _unique_tokens(
     if counted.sequence_length != sequence_length:
         problems.append(
             f"source {source.name!r}: {source.mds} holds samples of {counted.sequence_length} tokens, but "
-            f"the plan's sequence_length is {sequence_length}; a recipe chooses whole samples: make them equal"
+            f"the plan's sequence_length is {sequence_length}; a recipe chooses whole samples: use one length"
         )
         return None
     return float(counted.tokens)

@@ -150,7 +150,7 @@ def _remedy(solver: Solver, problem: Problem, names: list[str], lost: Iterable[s
 def _least_change(
     solver: Solver, original: Problem, dropped: Problem, name: str
 ) -> tuple[float | None, Problem]:
-    """The value nearest to the plan's that gives `dropped`, where `name` is dropped, a whole-sample answer."""
+    """The value next to the plan's that gives `dropped`, where `name` is dropped, a whole-sample answer."""
     index = original.names.index(name)
     given, sign = float(original.limit[index]), float(original.sign[index])
     if name.startswith("tasks."):
