@@ -16,6 +16,7 @@ from ladders import SMALL, TINY, mixplan, write_ladder
 
 from mixplan.calibrate.collect import collect
 from mixplan.calibrate.engines.local import Slot, run_all
+from mixplan.calibrate.metrics import Diverged, MetricsLog
 from mixplan.calibrate.prepared import Prepared, prepare
 from mixplan.documents import CalibrationSpec, load, read_measurements
 from mixplan.documents.atomic import write_json
@@ -118,6 +119,19 @@ def test_a_diverged_and_a_crashed_run_do_not_stop_the_others(tmp_path: Path) -> 
     assert set(measurements.learning["rung"]) == {"other"}
     assert measurements.provenance["runs"]["diverged"] == [tiny.run_id]
     assert any("diverged" in note for note in notes) and any("not finished" in note for note in notes)
+
+
+def test_a_measurement_that_is_no_number_is_a_divergence_not_a_row(tmp_path: Path) -> None:
+    spec = write_ladder(tmp_path)
+    prepared, _ = prepare(load(spec, CalibrationSpec), tmp_path, tmp_path / "out")
+    run = prepared.runs()[0]
+    log = MetricsLog(prepared.folder(run), run)
+    row = {"delay_tokens": 0, "gain": 0.5}
+    log.retention(1, [row])
+    with pytest.raises(Diverged):
+        log.retention(2, [{**row, "gain": float("nan")}])
+    log.flush()
+    assert [found["row"]["gain"] for found in prepared.folder(run).rows()] == [0.5]
 
 
 def test_other_settings_are_refused_and_more_rungs_are_added(finished: Path) -> None:

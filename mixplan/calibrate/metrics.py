@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,10 @@ import numpy as np
 
 from mixplan.calibrate.runs import RunFolder, RunSpec
 from mixplan.calibrate.tasks import Cell
+
+
+class Diverged(Exception):
+    """A measurement is no longer a finite number: so are the run's weights."""
 
 
 class MetricsLog:
@@ -61,7 +66,7 @@ class MetricsLog:
             self._add("interference", step, {"tokens": tokens, **_cell(cell, frequency), **row})
 
     def retention(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
-        """One row per probe task."""
+        """One row per probe task. All three raise Diverged where a number is not finite."""
         for row in rows:
             self._add("retention", step, row)
 
@@ -73,6 +78,8 @@ class MetricsLog:
             self._waiting.clear()
 
     def _add(self, kind: str, step: int, row: dict[str, Any]) -> None:
+        if any(isinstance(value, float) and not math.isfinite(value) for value in row.values()):
+            raise Diverged
         self._waiting.append({"kind": kind, "at_step": step, "row": {**self.common, **row}})
 
 

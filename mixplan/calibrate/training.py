@@ -12,14 +12,14 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from mixplan.calibrate import ladder
 from mixplan.calibrate.injection import Injector
-from mixplan.calibrate.metrics import MetricsLog
+from mixplan.calibrate.metrics import Diverged, MetricsLog
 from mixplan.calibrate.model import build_optimizer, seeded_model, token_loss
 from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.probes import interference, learning
@@ -76,6 +76,16 @@ class Run:
 
     def train(self) -> None:
         """Train to the end, measuring on the way, and write done.json."""
+        try:
+            self._train()
+        except Diverged:
+            status: Literal["finished", "diverged"] = "diverged"
+        else:
+            status = "finished"
+        self.metrics.flush()
+        self.folder.finish(status, step=self.step, tokens=self.step * self.spec.tokens_per_step)
+
+    def _train(self) -> None:
         saved = told = time.monotonic()
         told_step = self.step
         losses: list[torch.Tensor] = []
@@ -87,13 +97,9 @@ class Run:
                 mean = torch.stack(losses).mean().item()
                 losses.clear()
                 if not math.isfinite(mean):
-                    self.metrics.flush()
-                    self.folder.finish(
-                        "diverged", step=self.step, tokens=self.step * self.spec.tokens_per_step
-                    )
-                    return
+                    raise Diverged
                 now = time.monotonic()
-                if now - told > _TELL_EVERY_SECONDS:
+                if now - told > _TELL_EVERY_SECONDS or self.step == self.spec.steps:
                     rate = (self.step - told_step) * self.spec.tokens_per_step / (now - told)
                     self.folder.progress(self.step, rate, mean)
                     told, told_step = now, self.step
@@ -101,8 +107,6 @@ class Run:
             if time.monotonic() - saved > self.training.checkpoint_every_seconds:
                 self._save()
                 saved = time.monotonic()
-        self.metrics.flush()
-        self.folder.finish("finished", step=self.step, tokens=self.step * self.spec.tokens_per_step)
 
     def _one_step(self) -> torch.Tensor:
         probe = self.measuring.retention
