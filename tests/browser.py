@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
+import selectors
 import shutil
 import subprocess
 import time
@@ -126,7 +126,10 @@ class Browser:
     def _receive(self, what: str) -> dict[str, Any]:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))
+            # Not select.select, which cannot watch a descriptor above 1,023.
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._read, selectors.EVENT_READ)
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
             chunk = os.read(self._read, 1 << 16) if ready else b""
             if not chunk:
                 raise RuntimeError(f"no answer from the browser to {what} within {PATIENCE_SECONDS:g} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes_making import write_plan, write_recipe, write_text
 
+from mixplan.compat import ensure_torchvision_imports
 from mixplan.documents.mixture import Mixture
 from mixplan.errors import InputError
 from mixplan.recipes import reading as reading_module
@@ -60,13 +63,28 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     (folder / "streams.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
 
 
+def record_here(folder: Path) -> None:
+    """`record` in this process. Streaming holds its shared memory until the process ends, some 25 file
+    descriptors a dataset: here it is given back at once, or a long test run would have none left."""
+    ensure_torchvision_imports()
+    import streaming.base.shared.memory as memory
+
+    cleanups: list[Callable[[], None]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "atexit", SimpleNamespace(register=cleanups.append))
+        record(folder, workers=0)
+    gc.collect()
+    for cleanup in cleanups:
+        cleanup()
+
+
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Read in this process instead of in one of its own, which takes seconds to start."""
 
     def watch(command: list[str], folder: Path, *_: Any) -> int:
         (folder / "messages.txt").touch()
-        record(folder, workers=0)
+        record_here(folder)
         return 0
 
     monkeypatch.setattr(reading_module, "_watch", watch)
@@ -106,7 +124,7 @@ def test_realised_samples_are_chosen_samples(
         (folder / "mds").symlink_to(sources / "mds")
         emit(write_recipe(folder, choose, shuffle_seed=seed), folder / "out")
         shutil.copy(folder / "out" / "streams.yaml", folder)
-        record(folder, workers=0)
+        record_here(folder)
         records = np.frombuffer((folder / "order.bin").read_bytes(), RECORD)
         layout = json.loads((folder / "layout.json").read_text())
         stream = np.searchsorted(layout["offsets"], records["sample_id"], side="right") - 1
