@@ -9,9 +9,9 @@ set -eu
 results=${1:?usage: accelerator.sh RESULTS [PEAK_FLOPS]}
 peak=${2:-7.9e14}
 device=${DEVICE:-cuda}
-ladder=${LADDER:-benchmarks/reference/calibration.yaml}
 python=${PYTHON:-python}
 here=$(cd "$(dirname "$0")/.." && pwd)
+ladder=${LADDER:-$here/benchmarks/reference/calibration.yaml}
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$results/work"
 
@@ -34,6 +34,6 @@ fi
 "$python" "$here/benchmarks/training_speed.py" --rungs $rungs $options --peak-flops "$peak" \
     > "$results/training_speed.json" || echo "speed could not be measured; see above" >&2
 
-cp "$here/$ladder" "$results/work/calibration.yaml"
+cp "$ladder" "$results/work/calibration.yaml"
 (cd "$results/work" && "$python" -m mixplan calibrate calibration.yaml -o runs && "$python" -m mixplan status runs)
 "$python" -m mixplan collect "$results/work/runs" -o "$results/measurements"

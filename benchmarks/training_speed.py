@@ -11,6 +11,7 @@ alternate in blocks of steps, so that a noisy machine slows both. The Trainer ne
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import statistics
@@ -32,9 +33,10 @@ from mixplan.documents.calibration_spec import CalibrationSpec
 def main() -> None:
     """Measure and print one JSON document."""
     options = _options()
-    rows = [measure(rung, options) for rung in options.rungs]
+    with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its own figures
+        rows = [measure(rung, options) for rung in options.rungs]
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python benchmarks/training_speed.py", *sys.argv[1:]]),
         "machine": _machine(options.device),
         "rows": rows,
     }
@@ -47,7 +49,7 @@ def measure(rung: str, options: argparse.Namespace) -> dict[str, Any]:
         run = _run(rung, Path(folder), options)
         trainer = _Plain(run, options)
         sides = {
-            "calibrate": lambda: _steps(run, options.block),
+            "calibrate": lambda: _steps(run, options.block, options.device),
             "trainer": lambda: trainer.steps(options.block),
         }
         for side in sides.values():
@@ -55,10 +57,7 @@ def measure(rung: str, options: argparse.Namespace) -> dict[str, Any]:
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(options.blocks):
             for name, side in sides.items():
-                started = time.perf_counter()
-                side()
-                _wait(options.device)
-                seconds[name].append((time.perf_counter() - started) / options.block)
+                seconds[name].append(side() / options.block)
     flops = run.spec.shape.flops_per_token(run.spec.vocab_size, run.spec.sequence_length)
     row: dict[str, Any] = {"rung": rung, "block_params": run.spec.shape.block_params}
     for name, found in seconds.items():
@@ -96,10 +95,13 @@ def _run(rung: str, folder: Path, options: argparse.Namespace) -> Run:
     return Run(prepared, prepared.folder(prepared.runs()[0]), options.device)
 
 
-def _steps(run: Run, count: int) -> None:
+def _steps(run: Run, count: int, device: str) -> float:
+    started = time.perf_counter()
     for _ in range(count):
         run._one_step()
         run.step += 1
+    _wait(device)
+    return time.perf_counter() - started
 
 
 class _Plain:
@@ -133,9 +135,9 @@ class _Plain:
 
         self.trainer = trainer
 
-    def steps(self, count: int) -> None:
-        """Train so many steps; the Trainer's own set-up is part of what it costs, once a block."""
-        self.trainer(count).train()
+    def steps(self, count: int) -> float:
+        """Train so many steps; seconds by the Trainer's own clock, which leaves out building it."""
+        return float(self.trainer(count).train().metrics["train_runtime"])
 
 
 def _wait(device: str) -> None:
