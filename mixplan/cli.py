@@ -198,7 +198,10 @@ def collect(
 
 # --- laws: fit, predict, backtest ---
 
-LearnedSkill = Annotated[float, typer.Option(help="Skill from which a cell counts as learned.")]
+LearnedSkill = Annotated[
+    float | None,
+    typer.Option(help="Skill from which a cell counts as learned. Default: the calibration's, else 0.8."),
+]
 Draws = Annotated[int, typer.Option(help="Bootstrap draws over runs, for the intervals.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
 
@@ -207,7 +210,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
 def fit(
     measurements: Annotated[Path, typer.Argument(help="Measurements folder, or a single learning table.")],
     out: Annotated[Path, typer.Option("-o", help="Calibration to write (.json).")] = Path("calibration.json"),
-    learned_skill: LearnedSkill = 0.8,
+    learned_skill: LearnedSkill = None,
     draws: Draws = 200,
     seed: Seed = 0,
     force: ForceFlag = False,
@@ -222,7 +225,8 @@ def fit(
 
     refuse_overwrite(check_output(out), "fit", force)
     tables = read_measurements(measurements)
-    found = fit_calibration(tables, learned_skill=learned_skill, draws=draws, seed=seed)
+    threshold = tables.learned_skill if learned_skill is None else learned_skill
+    found = fit_calibration(tables, learned_skill=threshold, draws=draws, seed=seed)
     save(found, out)
     if as_json:
         console.emit_json(calibration_summary(found))
@@ -261,7 +265,7 @@ def predict(
 @app.command()
 def backtest(
     measurements: Annotated[Path, typer.Argument(help="Measurements folder, or a single learning table.")],
-    learned_skill: LearnedSkill = 0.8,
+    learned_skill: LearnedSkill = None,
     draws: Draws = 200,
     seed: Seed = 0,
     as_json: JsonFlag = False,
@@ -273,8 +277,10 @@ def backtest(
     from mixplan.laws.calibration import checked_evidence
     from mixplan.laws.tables import backtest_tables
 
-    evidence = checked_evidence(read_measurements(measurements), learned_skill, draws)
-    found = run_backtest(evidence, learned_skill, draws, seed)
+    tables = read_measurements(measurements)
+    threshold = tables.learned_skill if learned_skill is None else learned_skill
+    evidence = checked_evidence(tables, threshold, draws)
+    found = run_backtest(evidence, threshold, draws, seed)
     if as_json:
         console.emit_json(found.model_dump(mode="json"))
         return

@@ -190,3 +190,16 @@ def test_folders_and_formats(tmp_path: Path) -> None:
     (tmp_path / "learning.csv").write_text(",".join(ROWS["learning"].model_fields) + "\n")
     with pytest.raises(InputError, match="no rows"):
         read_measurements(tmp_path / "learning.csv")
+
+
+@pytest.mark.parametrize(
+    ("provenance", "expected"),
+    [
+        ({}, 0.8),
+        ({"calibration": {"learned_skill": 0.6}}, 0.6),
+        ({"calibration": {"learned_skill": "high"}}, 0.8),
+        ({"calibration": "made by hand"}, 0.8),
+    ],
+)
+def test_what_counts_as_learned_travels_with_the_tables(provenance: dict, expected: float) -> None:
+    assert Measurements(Table({}), provenance=provenance).learned_skill == expected

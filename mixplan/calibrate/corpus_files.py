@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mixplan.calibrate.encoding import load_tokenizer
 from mixplan.calibrate.vocabulary import Vocabulary
 from mixplan.documents.calibration_spec import CalibrationSpec, Corpus
 from mixplan.documents.mds_index import INDEX, read_index
@@ -162,18 +163,7 @@ def _take_text_files(files: Sequence[Path], spec: CalibrationSpec, base: Path, r
 def _encode(texts: Iterable[str], spec: CalibrationSpec, base: Path) -> list[np.ndarray]:
     if spec.tokenizer.kind == "bytes":
         return [np.frombuffer(text.encode("utf-8"), dtype=np.uint8) for text in texts]
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise InputError("install `tokenizers` to read text through a Hugging Face tokenizer") from None
-    path = base / str(spec.tokenizer.path) / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise InputError(f"{path}: cannot be read as a tokenizer ({error})") from None
-    # A tokenizer.json may ask for truncation or padding; a corpus wants neither.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = load_tokenizer(base / str(spec.tokenizer.path))
     held = list(texts)
     out: list[np.ndarray] = []
     for first in range(0, len(held), 256):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mixplan.documents.calibration_spec import Tokenizer
 from mixplan.errors import InputError
@@ -19,10 +20,25 @@ def encoder_for(tokenizer: Tokenizer, base: Path) -> Callable[[str], list[int]] 
         return None
     if tokenizer.kind == "bytes":
         return lambda text: list(text.encode("utf-8"))
-    from tokenizers import Tokenizer as FastTokenizer
+    fast = load_tokenizer(base / str(tokenizer.path))
+    return lambda text: list(fast.encode(text, add_special_tokens=False).ids)
 
-    path = base / str(tokenizer.path) / "tokenizer.json"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; `tokenizer.path` must be a folder with a tokenizer.json")
-    fast = FastTokenizer.from_file(str(path))
-    return lambda text: fast.encode(text, add_special_tokens=False).ids
+
+def load_tokenizer(folder: Path) -> Any:
+    """The `tokenizers` object of a tokenizer folder, without the truncation and padding it may ask for.
+
+    Raises:
+        InputError: `tokenizers` is not installed, or the folder's tokenizer.json cannot be read.
+    """
+    try:
+        from tokenizers import Tokenizer as FastTokenizer
+    except ImportError:
+        raise InputError("install `tokenizers` to read text through a Hugging Face tokenizer") from None
+    path = folder / "tokenizer.json"
+    try:
+        fast = FastTokenizer.from_file(str(path))
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as a tokenizer ({error})") from None
+    fast.no_truncation()
+    fast.no_padding()
+    return fast

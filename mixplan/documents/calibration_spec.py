@@ -14,12 +14,10 @@ from mixplan.documents.base import (
     NonNegative,
     OpenFraction,
     Part,
-    Place,
     Positive,
-    RulesBroken,
     Whole,
 )
-from mixplan.documents.shapes import PRESETS, ModelShape
+from mixplan.documents.shapes import ModelShape, as_shapes, check_presets
 
 T = TypeVar("T")
 SyntheticFamily = Literal["comparison", "modular_addition", "table_lookup"]
@@ -290,20 +288,7 @@ class CalibrationSpec(Document):
     @field_validator("ladder")
     @classmethod
     def _known_rungs(cls, value: list[str | ModelShape]) -> list[str | ModelShape]:
-        from mixplan.documents.suggest import did_you_mean
-
-        if not value:
-            raise ValueError("at least one rung is needed")
-        problems: list[tuple[Place, str]] = [
-            (
-                (index,),
-                f"{rung!r} is no preset{did_you_mean(rung, PRESETS)}; `mixplan schema presets` lists them",
-            )
-            for index, rung in enumerate(value)
-            if isinstance(rung, str) and rung not in PRESETS
-        ]
-        if problems:
-            raise RulesBroken(problems)
+        check_presets(value)
         _distinct([rung if isinstance(rung, str) else rung.name for rung in value])
         return value
 
@@ -322,8 +307,7 @@ class CalibrationSpec(Document):
 
     def shapes(self) -> list[ModelShape]:
         """The rungs, smallest first."""
-        found = [PRESETS[rung] if isinstance(rung, str) else rung for rung in self.ladder]
-        return sorted(found, key=lambda shape: shape.block_params)
+        return as_shapes(self.ladder)
 
 
 def _distinct(value: list[T]) -> list[T]:

@@ -95,6 +95,7 @@ class InterferenceRow(_Row):
     """First-order change of the task's loss by one optimizer step on common text alone, nats."""
 
 
+LEARNED_SKILL = 0.8
 ROWS: dict[str, type[_Row]] = {
     "learning": LearningRow,
     "retention": RetentionRow,
@@ -113,6 +114,13 @@ class Measurements:
     retention: Table | None = None
     interference: Table | None = None
     provenance: Provenance = field(default_factory=dict)
+
+    @property
+    def learned_skill(self) -> float:
+        """Skill from which a cell counts as learned: as the calibration behind the tables says, else 0.8."""
+        made_by = self.provenance.get("calibration")
+        said = made_by.get("learned_skill") if isinstance(made_by, dict) else None
+        return float(said) if isinstance(said, int | float) and 0 < said < 1 else LEARNED_SKILL
 
 
 def read_measurements(folder: Path) -> Measurements:

@@ -21,7 +21,7 @@ from mixplan.documents.base import (
     Whole,
 )
 from mixplan.documents.calibration_spec import Tokenizer
-from mixplan.documents.shapes import PRESETS, ModelShape
+from mixplan.documents.shapes import ModelShape, as_shapes, check_presets
 from mixplan.documents.suggest import did_you_mean
 
 
@@ -145,18 +145,7 @@ class Plan(Document):
     @field_validator("sizes")
     @classmethod
     def _known_sizes(cls, value: list[str | ModelShape]) -> list[str | ModelShape]:
-        if not value:
-            raise ValueError("at least one size is needed")
-        problems: list[tuple[Place, str]] = [
-            (
-                (index,),
-                f"{size!r} is no preset{did_you_mean(size, PRESETS)}; `mixplan schema presets` lists them",
-            )
-            for index, size in enumerate(value)
-            if isinstance(size, str) and size not in PRESETS
-        ]
-        if problems:
-            raise RulesBroken(problems)
+        check_presets(value)
         return value
 
     @model_validator(mode="after")
@@ -211,8 +200,7 @@ class Plan(Document):
 
     def shapes(self) -> list[ModelShape]:
         """The sizes to consider, smallest first."""
-        found = [PRESETS[size] if isinstance(size, str) else size for size in self.sizes]
-        return sorted(found, key=lambda shape: shape.block_params)
+        return as_shapes(self.sizes)
 
     @property
     def vocabulary(self) -> int:

@@ -5,9 +5,12 @@ Shape legend: d = d_model, L = layers, F = feed-forward width, V = vocabulary, T
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import model_validator
 
-from mixplan.documents.base import Count, Name, Part
+from mixplan.documents.base import Count, Name, Part, Place, RulesBroken
+from mixplan.documents.suggest import did_you_mean
 
 
 class ModelShape(Part):
@@ -100,3 +103,22 @@ def _table() -> dict[str, ModelShape]:
 
 
 PRESETS: dict[str, ModelShape] = _table()
+
+
+def check_presets(given: Sequence[str | ModelShape]) -> None:
+    """Raise RulesBroken for an empty list, and for every name that is no preset."""
+    if not given:
+        raise ValueError("at least one size is needed")
+    problems: list[tuple[Place, str]] = [
+        ((index,), f"{size!r} is no preset{did_you_mean(size, PRESETS)}; `mixplan schema presets` lists them")
+        for index, size in enumerate(given)
+        if isinstance(size, str) and size not in PRESETS
+    ]
+    if problems:
+        raise RulesBroken(problems)
+
+
+def as_shapes(given: Sequence[str | ModelShape]) -> list[ModelShape]:
+    """Preset names and explicit shapes as shapes, smallest first."""
+    found = [PRESETS[size] if isinstance(size, str) else size for size in given]
+    return sorted(found, key=lambda shape: shape.block_params)
