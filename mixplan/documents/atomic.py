@@ -18,10 +18,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """As `write_text`, for bytes."""
+    """As `write_text`, for bytes.
+
+    Raises:
+        InputError: the folder cannot be made or written to.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); give a path in a folder that can be written to"
+        ) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
