@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -132,6 +133,21 @@ def test_a_measurement_that_is_no_number_is_a_divergence_not_a_row(tmp_path: Pat
         log.retention(2, [{**row, "gain": float("nan")}])
     log.flush()
     assert [found["row"]["gain"] for found in prepared.folder(run).rows()] == [0.5]
+
+
+def test_status_tells_a_run_that_is_trained_from_one_that_was_killed(tmp_path: Path) -> None:
+    spec = write_ladder(tmp_path)
+    prepared, _ = prepare(load(spec, CalibrationSpec), tmp_path, tmp_path / "out")
+    folder = prepared.folder(prepared.runs()[0])
+    assert folder.state().status == "waiting"
+    progress = {"step": 10, "tokens_per_second": 256.0, "loss": 4.0, "time": time.time() - 3600}
+    write_json(folder.path / "progress.json", progress)
+    assert folder.state().status == "stopped"
+    with folder.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert folder.state().status == "running"
+    state = folder.state()
+    assert state.status == "stopped" and state.seconds_left == 30.0
 
 
 def test_other_settings_are_refused_and_more_rungs_are_added(finished: Path) -> None:

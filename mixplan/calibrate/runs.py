@@ -6,6 +6,7 @@ written last and atomically: a run without it is not finished.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ def plan_runs(spec: CalibrationSpec, vocab_size: int) -> list[RunSpec]:
 
 
 Status = Literal["waiting", "running", "stopped", "finished", "diverged", "failed"]
-_STALE_SECONDS = 60.0
+_RECENT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.checkpoint = path / "checkpoint" / "state.pt"
         self.log = path / "log.txt"
+        self.lock = path / "lock"
 
     def create(self, run: RunSpec) -> None:
         """Make the folder and write run.json."""
@@ -145,6 +147,17 @@ class RunFolder:
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["at_step"] <= step]
         write_text(self.metrics, "".join(kept))
 
+    def locked(self) -> bool:
+        """Whether a process is training this run now (its steps may be slower than any patience)."""
+        try:
+            with self.lock.open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def state(self) -> RunState:
         """For the progress display and `mixplan status`."""
         run = self.read()
@@ -162,7 +175,8 @@ class RunFolder:
         elif not seen:
             status = "waiting"
         else:
-            status = "running" if time.time() - seen["time"] < _STALE_SECONDS else "stopped"
+            recent = time.time() - seen["time"] < _RECENT_SECONDS
+            status = "running" if recent or self.locked() else "stopped"
         return RunState(run.run_id, status, step, run.steps, rate, seen.get("loss"), left)
 
 

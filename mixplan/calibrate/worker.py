@@ -13,12 +13,14 @@ import threading
 import time
 from pathlib import Path
 
+from mixplan.calibrate.runs import RunFolder
+
 
 def main() -> None:
     """Train the run."""
     out, run_id, device, threads = sys.argv[1:5]
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    with (Path(out) / "runs" / run_id / "lock").open("w") as lock:
+    with RunFolder(Path(out) / "runs" / run_id).lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         from mixplan.calibrate.training import train
 
