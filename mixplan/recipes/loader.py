@@ -21,9 +21,8 @@ try:
     import torchvision  # noqa: F401
 except ImportError:
     pass
-except (
-    RuntimeError
-) as error:  # a CUDA build of torchvision, which streaming imports, beside a CPU build of torch
+except RuntimeError as error:
+    # A CUDA build of torchvision, which streaming imports, beside a CPU build of torch.
     if "torchvision::" not in str(error):
         raise
     import sys
