@@ -19,27 +19,13 @@ PAPER_TOTALS = {
 
 @pytest.fixture(scope="module")
 def build() -> Any:
-    from mixplan.compat import ensure_torchvision_imports
-
-    ensure_torchvision_imports()
     import torch
-    from transformers import Olmo2Config, Olmo2ForCausalLM
+
+    from mixplan.calibrate.model import build_model
 
     def on_meta(shape: ModelShape) -> Any:
-        config = Olmo2Config(
-            vocab_size=VOCAB,
-            hidden_size=shape.d_model,
-            intermediate_size=shape.d_ffn,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.heads,
-            tie_word_embeddings=False,
-            bos_token_id=0,
-            eos_token_id=0,
-            pad_token_id=None,
-        )
         with torch.device("meta"):
-            return Olmo2ForCausalLM(config)
+            return build_model(shape, VOCAB, sequence_length=128)
 
     return on_meta
 
