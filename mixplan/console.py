@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mixplan.errors import MixplanError
-from mixplan.units import number
+from mixplan.units import duration, number
+
+_RUN_COLUMNS = ("run", "status", "step", "tokens/s", "loss", "time left")
 
 
 def say(text: str = "") -> None:
@@ -96,8 +98,8 @@ class RunsDisplay:
             from rich.table import Table
 
             drawn = Table(box=None, header_style="bold")
-            for name in ("run", "", "step", "tokens/s", "loss", "time left"):
-                drawn.add_column(name, justify="left" if name in ("run", "") else "right")
+            for name in _RUN_COLUMNS:
+                drawn.add_column(name, justify="left" if name in ("run", "status") else "right")
             for state in states:
                 drawn.add_row(*_run_row(state))
             self._live.update(drawn)
@@ -115,8 +117,7 @@ class RunsDisplay:
 
 def runs_table(states: Sequence[Any]) -> None:
     """The runs as a table on standard output."""
-    columns = ["run", "status", "step", "tokens/s", "loss", "time left"]
-    table(f"{len(states)} runs", columns, [_run_row(state) for state in states])
+    table(f"{len(states)} runs", _RUN_COLUMNS, [_run_row(state) for state in states])
 
 
 def _run_row(state: Any) -> list[str]:
@@ -129,11 +130,3 @@ def _run_row(state: Any) -> list[str]:
         "–" if state.loss is None else f"{state.loss:.3f}",
         "–" if state.seconds_left is None or over else duration(state.seconds_left),
     ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 45 s, 12 min, 3.5 h, 2.1 d."""
-    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.0f} s"

@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import heapq
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixplan.calibrate.encoding import encoder_for
-from mixplan.calibrate.injection import injected_share
+from mixplan.calibrate.engines.local import cpu_slots
+from mixplan.calibrate.injection import MUCH_INJECTED, injected_share
 from mixplan.calibrate.prepared import Prepared, check_fit
+from mixplan.calibrate.probes import CONTEXT_TOKENS, INTERFERENCE_INSTANCES
 from mixplan.calibrate.runs import RunSpec, plan_runs
-from mixplan.calibrate.tasks import Cell, make_cells, reserved_symbols
+from mixplan.calibrate.tasks import Cell, Instance, make_cells, make_probe_tasks, reserved_symbols
 from mixplan.calibrate.vocabulary import vocabulary
 from mixplan.documents.calibration_spec import CalibrationSpec
 
-_CONTEXT_TOKENS = 8
-"""Held-out text before each scored prompt."""
-_INTERFERENCE_INSTANCES = 256
 _BYTES_PER_PARAM = 16
 """fp32 weight, gradient and AdamW's two moments."""
 _CHECKPOINT_BYTES_PER_PARAM = 24
 """fp32 weight and two moments, twice while a new checkpoint replaces the old one."""
-_MUCH_INJECTED = 0.5
 
 
 @dataclass(frozen=True)
@@ -168,30 +165,31 @@ def _activation_bytes_per_token(run: RunSpec) -> float:
 def _probe_flops(run: RunSpec, spec: CalibrationSpec, cells: Sequence[Cell]) -> float:
     """FLOPs of everything that is measured; a forward pass is a third of a training pass."""
     probes = spec.probes
-    scored = sum(_scored_tokens(cell, probes.max_instances) for cell in cells)
+    scored = sum(_scored_tokens(cell.task.test[: probes.max_instances]) for cell in cells)
     forward = float(probes.evaluations * (probes.lm_loss_tokens + scored))
     training = 0.0
     if probes.retention is not None:
         delays = [
             d for d in probes.retention.delays_steps if d <= run.steps * (1 - probes.retention.at_fraction)
         ]
-        forward += (
-            (len(delays) + 1) * probes.retention.replicas * probes.retention.instances * (_CONTEXT_TOKENS + 4)
-        )
+        tasks = make_probe_tasks(spec, run.seed, 0)
+        injected = sum(_scored_tokens(task.train[: probes.retention.instances]) for task in tasks)
+        forward += (len(delays) + 1) * injected
     if probes.interference is not None:
         per_point = probes.interference.batch_sequences * run.sequence_length
-        per_point += sum(_scored_tokens(cell, _INTERFERENCE_INSTANCES) for cell in cells)
+        behind = [(*cell.task.train, *cell.task.test)[:INTERFERENCE_INSTANCES] for cell in cells]
+        per_point += sum(_scored_tokens(instances) for instances in behind)
         training += probes.interference.points * per_point
     return run.shape.flops_per_token(run.vocab_size, run.sequence_length) * (forward / 3 + training)
 
 
-def _scored_tokens(cell: Cell, most: int) -> int:
-    """Tokens that score a cell once: one row an instance, or one per choice where choices have several."""
+def _scored_tokens(instances: Sequence[Instance]) -> int:
+    """Tokens that score instances once: one row each, or one per choice where choices have several tokens."""
     total = 0
-    for instance in cell.task.test[:most]:
+    for instance in instances:
         longest = max(map(len, instance.choices))
         rows = 1 if longest == 1 else len(instance.choices)
-        total += rows * (_CONTEXT_TOKENS + len(instance.prompt) + longest)
+        total += rows * (CONTEXT_TOKENS + len(instance.prompt) + longest)
     return total
 
 
@@ -206,14 +204,13 @@ def _slots(spec: CalibrationSpec) -> int:
         return spec.engine.slots
     if spec.engine.device == "cuda":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // spec.engine.threads_per_slot)
+    return cpu_slots(spec.engine)
 
 
 def _warnings(spec: CalibrationSpec, runs: Sequence[RunCost]) -> list[str]:
     found = []
     for variant, share in sorted({(run.variant, run.injected_share) for run in runs}):
-        if share > _MUCH_INJECTED:
+        if share > MUCH_INJECTED:
             which = f" in variant {variant}" if variant else ""
             found.append(
                 f"{share:.0%} of the training tokens{which} are injected instances, which is no tail "

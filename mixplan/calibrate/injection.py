@@ -15,6 +15,9 @@ import numpy as np
 
 from mixplan.calibrate.tasks.base import Task, Tokens
 
+MUCH_INJECTED = 0.5
+"""Share of the training tokens from which injected instances are no tail any more: users are told."""
+
 
 class Injector:
     """The injections of one run."""

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from mixplan.calibrate.corpus import load_corpus, repetition_note
 from mixplan.calibrate.encoding import encoder_for
-from mixplan.calibrate.injection import injected_share
+from mixplan.calibrate.injection import MUCH_INJECTED, injected_share
 from mixplan.calibrate.runs import RunFolder, RunSpec, plan_runs
 from mixplan.calibrate.tasks import make_cells, make_probe_tasks, reserved_symbols
 from mixplan.documents.atomic import refuse_foreign, write_bytes, write_json, write_text
@@ -115,8 +116,6 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
         notes += check_fit(prepared)
         notes.append(f"{out}: continuing; the corpus stays as it was prepared")
     else:
-        from mixplan.calibrate.corpus import load_corpus
-
         corpus = load_corpus(spec, base)
         notes += corpus.notes
         facts = {
@@ -133,8 +132,6 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
         _write_tokens(out / "corpus" / "train.npy", corpus.train)
         _write_tokens(out / "corpus" / "held_out.npy", corpus.held_out)
     longest = max(run.tokens for run in prepared.runs())
-    from mixplan.calibrate.corpus import repetition_note
-
     note = repetition_note(prepared.facts["corpus_train_tokens"], longest)
     notes += [note] if note else []
     for run in prepared.runs():
@@ -209,7 +206,7 @@ def check_fit(prepared: Prepared) -> list[str]:
                 f"{burst:.0%} of its steps; together at most {_MOST_INJECTED:.0%} fit: lower the "
                 "frequencies, inject fewer cells, spread the burst over more steps, or use larger batches"
             )
-        elif share > 0.5:
+        elif share > MUCH_INJECTED:
             notes.append(
                 f"{run.run_id}: {share:.0%} of the training tokens are injected instances; that is no tail"
             )

@@ -38,7 +38,6 @@ class _Measuring:
     """What the probes of a run need."""
 
     cells: list[Cell]
-    frequencies: np.ndarray
     contexts: np.ndarray
     evaluate_at: set[int]
     interfere_at: set[int]
@@ -69,7 +68,6 @@ class Run:
             self.spec.steps,
             self.spec.seed,
         )
-        self.measuring.frequencies = self.injector.realised_frequencies
         self.metrics = MetricsLog(folder, self.spec)
         self.step = 0
         self._restore()
@@ -151,7 +149,9 @@ class Run:
             )
             rows = learning.skills(self.model, m.cells, m.contexts, probes.max_instances, self.precision)
             exposures = self.injector.seen(self.step)
-            self.metrics.learning(self.step, m.cells, m.frequencies, exposures, rows, loss)
+            self.metrics.learning(
+                self.step, m.cells, self.injector.realised_frequencies, exposures, rows, loss
+            )
         if self.step in m.interfere_at and probes.interference is not None:
             common = self.stream.batch(self.step, probes.interference.batch_sequences)
             factor = ladder.schedule(min(self.step, self.spec.steps - 1), self.spec.steps, self.training)
@@ -164,7 +164,7 @@ class Run:
                 self.spec.learning_rate * factor,
                 self.precision,
             )
-            self.metrics.interference(self.step, m.cells, m.frequencies, rows)
+            self.metrics.interference(self.step, m.cells, self.injector.realised_frequencies, rows)
         delay = m.retention.delay_after(self.step - 1) if m.retention else None
         if m.retention is not None and delay is not None:
             now = m.retention.measure(self.model, m.contexts, self.precision)
@@ -178,7 +178,6 @@ class Run:
         retention = probes.retention
         return _Measuring(
             cells=cells,
-            frequencies=np.zeros(len(cells)),
             contexts=held_out_contexts(p.held_out, np.random.default_rng([self.spec.seed, 4])),
             evaluate_at={
                 max(1, round(steps * (k + 1) / probes.evaluations)) for k in range(probes.evaluations)

@@ -16,7 +16,7 @@ from mixplan.errors import InputError
 from mixplan.laws import interference, lm_loss, logistic, retention
 from mixplan.laws.backtest import backtest, learning_only
 from mixplan.laws.bootstrap import interval_90
-from mixplan.laws.evidence import Evidence, collect_evidence, contradictions, one_value_per
+from mixplan.laws.evidence import Evidence, collect_evidence, contradictions, one_value_per, ordered
 
 MIN_DRAWS = 20
 
@@ -172,13 +172,7 @@ def _ceiling_warnings(calibration: Calibration) -> list[str]:
 
 def _sorted(table: Table) -> Table:
     """Rows in an order that does not depend on the file's."""
-    names = sorted(table.columns)
-    keys = [np.unique(_plain(table[name]), return_inverse=True)[1].reshape(-1) for name in reversed(names)]
-    return table.where(np.lexsort(keys))
-
-
-def _plain(column: np.ndarray) -> np.ndarray:
-    return column.astype(str) if column.dtype == object else column
+    return table.where(ordered(table, tuple(sorted(table.columns))))
 
 
 def _provenance(measurements: Measurements, draws: int, seed: int) -> Provenance:

@@ -56,7 +56,7 @@ class Evidence:
 
 def collect_evidence(learning: Table) -> Evidence:
     """Sort and index a learning table that keeps the rules of its columns and has no `contradictions`."""
-    table = learning.where(_order(learning, ("run_id", "family", "complexity", "frequency", "task", "step")))
+    table = learning.where(ordered(learning, ("run_id", "family", "complexity", "frequency", "task", "step")))
     run_ids, run = np.unique(table["run_id"].astype(str), return_inverse=True)
     pairs = list(zip((str(f) for f in table["family"]), table["complexity"].tolist(), strict=True))
     kinds = sorted(set(pairs))
@@ -142,7 +142,7 @@ def coverage(evidence: Evidence, learned_skill: float) -> list[TaskCoverage]:
     return tasks
 
 
-def _order(table: Table, names: tuple[str, ...]) -> IntArray:
+def ordered(table: Table, names: tuple[str, ...]) -> IntArray:
     """Indices that sort the table by the named columns, first name first."""
     keys = [_codes(table[name]) for name in reversed(names)]
     return np.lexsort(keys)

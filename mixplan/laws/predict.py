@@ -21,6 +21,7 @@ from mixplan.errors import InputError
 from mixplan.laws import lm_loss, logistic
 from mixplan.laws.beta_noise import interval, probability_at_least
 from mixplan.laws.evidence import AXES
+from mixplan.units import number
 
 FloatArray = NDArray[np.float64]
 
@@ -254,21 +255,13 @@ class LawForecast:
 
 def _outside(what: str, value: float, low: float, high: float, how: str) -> str | None:
     """Why a value lies outside a range, in words, or None."""
-    shown = f"{what} {short_number(value)}"
+    shown = f"{what} {number(value)}"
     if value > high * (1.0 + EDGE_TOLERANCE):
-        return f"{shown} is {_ratio(value / high)} above the largest {how} {short_number(high)}"
+        return f"{shown} is {_ratio(value / high)} above the largest {how} {number(high)}"
     if value < low * (1.0 - EDGE_TOLERANCE):
-        return f"{shown} is {_ratio(low / value)} below the smallest {how} {short_number(low)}"
+        return f"{shown} is {_ratio(low / value)} below the smallest {how} {number(low)}"
     return None
 
 
 def _ratio(value: float) -> str:
     return f"{value:.2f}×" if value < 10 else f"{value:,.0f}×"
-
-
-def short_number(value: float) -> str:
-    """1.2K, 3.4M, 5.6B, 7.8T."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"

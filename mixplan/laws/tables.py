@@ -10,7 +10,7 @@ from mixplan.documents import Calibration
 from mixplan.documents.calibration import Backtest, FittedLaw, TaskCoverage
 from mixplan.laws import interference, logistic, retention
 from mixplan.laws.bootstrap import interval_90
-from mixplan.laws.predict import short_number
+from mixplan.units import number
 
 
 class Shown(NamedTuple):
@@ -81,7 +81,7 @@ def backtest_tables(found: Backtest) -> list[Shown]:
             ]
         )
     title = (
-        f"Backtest: {found.left_out_rung} ({short_number(found.left_out_block_params)} block params) "
+        f"Backtest: {found.left_out_rung} ({number(found.left_out_block_params)} block params) "
         f"predicted from {', '.join(found.fitted_rungs)}"
     )
     columns = ["forecast", "Brier learned", "Brier skill", "AUROC", "90 % coverage", "cells"]
@@ -123,9 +123,7 @@ def _retention(law: FittedLaw, sizes: list[float]) -> Shown:
         half = retention.half_life(law, size)
         low, high = _ends(half[1:])
         left = [f"{max(0.0, float(retention.kept(law, size, delay)[0])):.2f}" for delay in delays]
-        rows.append(
-            [short_number(size), *(v and short_number(v) for v in (float(half[0]), low, high)), *left]
-        )
+        rows.append([number(size), *(v and number(v) for v in (float(half[0]), low, high)), *left])
     return Shown(
         f"Retention by size ({law.law}; half-life in tokens after the peak of a burst's gain)",
         [
@@ -133,7 +131,7 @@ def _retention(law: FittedLaw, sizes: list[float]) -> Shown:
             "half-life",
             "90 % low",
             "90 % high",
-            *(f"left at {short_number(d)}" for d in delays),
+            *(f"left at {number(d)}" for d in delays),
         ],
         rows,
     )
@@ -142,7 +140,7 @@ def _retention(law: FittedLaw, sizes: list[float]) -> Shown:
 def _interference(law: FittedLaw, sizes: list[float]) -> Shown:
     rows = []
     for size in sizes:
-        row: list[Any] = [short_number(size)]
+        row: list[Any] = [number(size)]
         for quantity in ("abs_cosine", "loss_change"):
             values = interference.value(law, quantity, size)
             row += [float(values[0]), _span(values[1:])]

@@ -48,8 +48,13 @@ def find_slots(engine: Engine, slots: int | None = None) -> list[Slot]:
     wanted = slots or engine.slots
     if gpus:
         return [Slot("cuda", index % gpus, engine.threads_per_slot) for index in range(wanted or gpus)]
+    return [Slot("cpu", None, engine.threads_per_slot)] * (wanted or cpu_slots(engine))
+
+
+def cpu_slots(engine: Engine) -> int:
+    """Runs that this machine's cores, as far as this process may use them, take side by side."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [Slot("cpu", None, engine.threads_per_slot)] * (wanted or max(1, cores // engine.threads_per_slot))
+    return max(1, cores // engine.threads_per_slot)
 
 
 def run_all(prepared: Prepared, slots: list[Slot], watch: Callable[[list[RunState]], None]) -> list[RunState]:

@@ -1,1 +1,6 @@
-"""What is measured during a run."""
+"""What is measured during a run. These numbers are shared with the cost estimate, which imports no torch."""
+
+CONTEXT_TOKENS = 8
+"""Held-out text before each scored prompt."""
+INTERFERENCE_INSTANCES = 256
+"""Instances behind a task's reference gradient, at most."""

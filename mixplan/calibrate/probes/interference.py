@@ -16,10 +16,9 @@ import numpy as np
 import torch
 
 from mixplan.calibrate.model import token_loss
+from mixplan.calibrate.probes import INTERFERENCE_INSTANCES
 from mixplan.calibrate.probes.scoring import choice_logprobs, choice_nll
 from mixplan.calibrate.tasks import Cell
-
-_MAX_INSTANCES = 256
 
 
 def measure(
@@ -41,7 +40,7 @@ def measure(
     common_norm = _dot(common, common, block) ** 0.5
     rows = []
     for cell in cells:
-        instances = [*cell.task.train, *cell.task.test][:_MAX_INSTANCES]
+        instances = [*cell.task.train, *cell.task.test][:INTERFERENCE_INSTANCES]
         loss = choice_nll(choice_logprobs(model, instances, contexts, precision), instances).mean()
         own = _gradient(loss, parameters)
         norm = _dot(own, own, block) ** 0.5

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from mixplan.calibrate.model import logits_of
+from mixplan.calibrate.probes import CONTEXT_TOKENS
 from mixplan.calibrate.tasks.base import Instance
 
-CONTEXT_TOKENS = 8
 _LOGITS_AT_ONCE = 2**24
 
 

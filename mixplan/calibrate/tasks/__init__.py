@@ -13,6 +13,7 @@ from mixplan.calibrate.tasks import comparison, modular_addition, table_lookup
 from mixplan.calibrate.tasks.base import Family, Instance, Task
 from mixplan.calibrate.tasks.user import load_user_task
 from mixplan.documents.calibration_spec import CalibrationSpec
+from mixplan.errors import InputError
 
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (comparison.FAMILY, modular_addition.FAMILY, table_lookup.FAMILY)
@@ -71,8 +72,6 @@ def make_cells(
                 free += count
     for own in spec.user_tasks:
         if encode is None:
-            from mixplan.errors import InputError
-
             raise InputError(
                 "user_tasks need a tokenizer (bytes or huggingface): the corpus is tokens already"
             )
