@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 SCHEMA_VERSION = 1
+T = TypeVar("T")
 
 
 class Part(BaseModel):
@@ -69,3 +70,13 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
 
 Provenance = dict[str, Any]
 """Where the numbers came from: hashes, versions, seeds, commands. Free-form, JSON-able."""
+
+
+def distinct(value: list[T]) -> list[T]:
+    """The list, if it has at least one value and none twice; ValueError otherwise."""
+    if not value:
+        raise ValueError("at least one value is needed")
+    twice = sorted({str(item) for item in value if value.count(item) > 1})
+    if twice:
+        raise ValueError(f"given twice: {', '.join(twice)}")
+    return value
