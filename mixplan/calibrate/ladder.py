@@ -5,6 +5,8 @@ N = block parameters of the rung.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mixplan.documents.calibration_spec import CalibrationSpec, Training
 from mixplan.documents.shapes import ModelShape
 
@@ -40,12 +42,23 @@ def horizon_tokens(shape: ModelShape, spec: CalibrationSpec) -> list[int]:
     )
 
 
-def schedule(step: int, steps: int, training: Training) -> float:
-    """Factor on the peak learning rate at a step: linear warm-up, constant, linear decay to zero."""
-    warmup = max(1, round(training.warmup_fraction * steps))
-    decay = round(training.decay_fraction * steps)
+def warmup_steps(steps: Sequence[int], training: Training) -> int:
+    """Steps of linear warm-up of a run whose horizons end after `steps`: a share of the shortest."""
+    return max(1, round(training.warmup_fraction * min(steps)))
+
+
+def decay_steps(end: int, training: Training) -> int:
+    """Steps of linear decay before a horizon that ends after `end` steps."""
+    return round(training.decay_fraction * end)
+
+
+def schedule(step: int, end: int, warmup: int, decay: int) -> float:
+    """Factor on the peak learning rate at a step of a run, or of a branch of it, that ends after `end` steps.
+
+    Linear warm-up, constant, linear decay to zero (warmup-stable-decay, arXiv 2404.06395).
+    """
     if step < warmup:
         return (step + 1) / warmup
-    if step >= steps - decay:
-        return (steps - step) / (decay + 1)
+    if step >= end - decay:
+        return (end - step) / (decay + 1)
     return 1.0

@@ -33,13 +33,20 @@ class MetricsLog:
     def learning(
         self,
         step: int,
+        branch: int | None,
+        decayed: bool,
         cells: Sequence[Cell],
         frequencies: np.ndarray,
         exposures: np.ndarray,
         rows: Sequence[dict[str, float]],
         lm_loss: float,
     ) -> None:
-        """One row per cell; `exposures` are the instances injected so far."""
+        """One row per cell; `exposures` are the instances injected so far.
+
+        Args:
+            branch: index of the branch that was measured; None for the trunk.
+            decayed: whether the learning rate had decayed: the end of a horizon.
+        """
         for cell, frequency, seen, row in zip(cells, frequencies, exposures, rows, strict=True):
             self._add(
                 "learning",
@@ -54,7 +61,9 @@ class MetricsLog:
                     "lm_loss": lm_loss,
                     "frequency_requested": cell.frequency,
                     "train_instances": len(cell.task.train),
+                    "decayed": int(decayed),
                 },
+                branch,
             )
 
     def interference(
@@ -77,10 +86,11 @@ class MetricsLog:
                 file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in self._waiting))
             self._waiting.clear()
 
-    def _add(self, kind: str, step: int, row: dict[str, Any]) -> None:
+    def _add(self, kind: str, step: int, row: dict[str, Any], branch: int | None = None) -> None:
         if any(isinstance(value, float) and not math.isfinite(value) for value in row.values()):
             raise Diverged
-        self._waiting.append({"kind": kind, "at_step": step, "row": {**self.common, **row}})
+        entry = {"kind": kind, "at_step": step, "branch": branch, "row": {**self.common, **row}}
+        self._waiting.append(entry)
 
 
 def _cell(cell: Cell, frequency: float) -> dict[str, Any]:

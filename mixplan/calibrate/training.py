@@ -3,73 +3,69 @@
 Everything random is a function of (seed, step), so that model, optimizer and step are the whole state: a run
 that was killed continues from its last checkpoint and measures the same numbers (exactly so on CPUs with the
 same number of threads).
+
+The trunk trains to the longest horizon. Where a shorter horizon's decay begins, the state is saved, the
+decay is trained and measured, and the trunk goes on from the saved state (warmup-stable-decay, arXiv
+2404.06395).
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from mixplan.calibrate import ladder
-from mixplan.calibrate.injection import Injector
+from mixplan.calibrate.batches import Batches
+from mixplan.calibrate.checkpoints import Checkpoints
+from mixplan.calibrate.measuring import Measuring
 from mixplan.calibrate.metrics import Diverged, MetricsLog
 from mixplan.calibrate.model import build_optimizer, seeded_model, token_loss
 from mixplan.calibrate.prepared import Prepared
-from mixplan.calibrate.probes import interference, learning
-from mixplan.calibrate.probes.retention import RetentionProbe
-from mixplan.calibrate.probes.scoring import held_out_contexts
-from mixplan.calibrate.runs import RunFolder, RunSpec
-from mixplan.calibrate.stream import BaseStream
-from mixplan.calibrate.tasks import Cell, make_cells, make_probe_tasks
+from mixplan.calibrate.probes.retention import retention_probes
+from mixplan.calibrate.runs import DamagedMetrics, RunFolder, RunSpec
+from mixplan.calibrate.tasks import make_cells
 
 _LOOK_EVERY_STEPS = 10
 _TELL_EVERY_SECONDS = 2.0
 
 
-@dataclass
-class _Measuring:
-    """What the probes of a run need."""
-
-    cells: list[Cell]
-    contexts: np.ndarray
-    evaluate_at: set[int]
-    interfere_at: set[int]
-    retention: RetentionProbe | None
-
-
 class Run:
-    """A run in progress: model, optimizer, step, and the probes' state."""
+    """A run in progress: model, optimizer, step, branch, and the probes' state."""
 
     def __init__(self, prepared: Prepared, folder: RunFolder, device: str) -> None:
-        self.prepared, self.folder, self.device = prepared, folder, device
+        self.folder, self.device = folder, device
         self.spec: RunSpec = folder.read()
         self.training = prepared.spec.training
-        self.precision = self.training.precision
-        self.end_of_document_id = prepared.end_of_document_id
-        self.model = seeded_model(self.spec, self.end_of_document_id).to(device)
+        self.model = seeded_model(self.spec, prepared.end_of_document_id).to(device)
         self.fast_model: Any = torch.compile(self.model) if self.training.compile else self.model
         self.optimizer = build_optimizer(self.model, self.spec.learning_rate, self.training)
-        self.stream = BaseStream(prepared.train, self.spec.sequence_length, self.spec.seed)
-        self.measuring = self._measuring()
-        cells = self.measuring.cells
-        self.injector = Injector(
-            [cell.task for cell in cells],
-            [cell.frequency for cell in cells],
-            self.end_of_document_id,
-            self.spec.batch_sequences,
-            self.spec.sequence_length,
-            self.spec.steps,
+        cells = make_cells(
+            prepared.spec,
             self.spec.seed,
+            self.spec.variant,
+            prepared.base_vocab,
+            prepared.base,
+            prepared.encoder(),
         )
+        retention = retention_probes(
+            prepared.spec, self.spec.seed, prepared.base_vocab, prepared.end_of_document_id, self.spec.steps
+        )
+        self.batches = Batches(prepared, self.spec, cells, retention)
         self.metrics = MetricsLog(folder, self.spec)
+        self.measuring = Measuring(prepared, self.spec, cells, self.batches, retention, self.metrics)
+        self.checkpoints = Checkpoints(folder.checkpoints)
         self.step = 0
+        self.branch: int | None = None
+        """Index of the branch that is being trained; None: the trunk."""
+        self.branches_done = 0
+        self.worked = 0
+        """Steps trained so far, of the trunk and of branches."""
+        self._losses: list[torch.Tensor] = []
+        self._saved = self._told = time.monotonic()
+        self._told_worked = 0
         self._restore()
 
     def train(self) -> None:
@@ -81,139 +77,122 @@ class Run:
         else:
             status = "finished"
         self.metrics.flush()
-        self.folder.finish(status, step=self.step, tokens=self.step * self.spec.tokens_per_step)
+        self.folder.finish(status, step=self.worked, tokens=self.worked * self.spec.tokens_per_step)
 
     def _train(self) -> None:
-        saved = told = time.monotonic()
-        told_step = self.step
-        losses: list[torch.Tensor] = []
-        while self.step < self.spec.steps:
-            self._before_step()
-            losses.append(self._one_step())
-            self.step += 1
-            if self.step % _LOOK_EVERY_STEPS == 0 or self._measures_now():
-                mean = torch.stack(losses).mean().item()
-                losses.clear()
-                if not math.isfinite(mean):
-                    raise Diverged
-                now = time.monotonic()
-                if now - told > _TELL_EVERY_SECONDS or self.step == self.spec.steps:
-                    rate = (self.step - told_step) * self.spec.tokens_per_step / (now - told)
-                    self.folder.progress(self.step, rate, mean)
-                    told, told_step = now, self.step
-            self._after_step()
-            if time.monotonic() - saved > self.training.checkpoint_every_seconds:
-                self._save()
-                saved = time.monotonic()
+        while self.branch is not None or self.step < self.spec.steps:
+            if self.branch is not None:
+                self._finish_branch(self.branch)
+            elif self._forks_now():
+                self._save("trunk")
+                self.branch = self.branches_done
+            else:
+                self.measuring.before_step(self.model, self.step)
+                self.one_step()
+                self._look(self.measuring.due(self.step))
+                rate = self._learning_rate(min(self.step, self.spec.steps - 1))
+                self.measuring.after_step(self.model, self.optimizer, self.step, rate)
+                self._save_when_due()
 
-    def _one_step(self) -> torch.Tensor:
-        probe = self.measuring.retention
-        batch = self.stream.batch(self.step, self.spec.batch_sequences)
-        batch = self.injector.inject(self.step, batch, probe.burst(self.step) if probe else [])
-        factor = ladder.schedule(self.step, self.spec.steps, self.training)
+    def _forks_now(self) -> bool:
+        left = self.spec.branches[self.branches_done :]
+        return bool(left) and left[0].fork_step == self.step
+
+    def _finish_branch(self, branch: int) -> None:
+        """Train and measure what is left of a branch, then go back to the trunk."""
+        end = self.spec.branches[branch].end_step
+        while self.step < end:
+            self.one_step()
+            self._look(self.step == end)
+            self._save_when_due()
+        self.measuring.evaluate(self.model, end, branch, decayed=True)
+        state, damaged = self.checkpoints.load(self.device, "trunk")
+        if state is None:
+            raise RuntimeError("; ".join(damaged) + f"; start {self.folder.path} over from an empty folder")
+        self._take(state)
+        self.branches_done = branch + 1
+        self._save()
+        self.checkpoints.remove("trunk")
+
+    def one_step(self) -> None:
+        """Train one step of the trunk or of the branch."""
+        batch = torch.from_numpy(self.batches.at(self.step)).to(self.device)
+        rate = self._learning_rate(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.spec.learning_rate * factor
-        loss = token_loss(self.fast_model, torch.from_numpy(batch).to(self.device), self.precision)
+            group["lr"] = rate
+        loss = token_loss(self.fast_model, batch, self.training.precision)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.grad_clip)
         self.optimizer.step()
-        return loss.detach()
+        self._losses.append(loss.detach())
+        self.step += 1
+        self.worked += 1
 
-    def _measures_now(self) -> bool:
-        probe = self.measuring.retention
-        return (
-            self.step in self.measuring.evaluate_at
-            or self.step in self.measuring.interfere_at
-            or (
-                probe is not None
-                and (probe.starts_at(self.step) or probe.delay_after(self.step - 1) is not None)
-            )
-        )
+    def _learning_rate(self, step: int) -> float:
+        return self.spec.learning_rate * self.spec.learning_rate_factor(step, self.branch)
 
-    def _before_step(self) -> None:
-        probe = self.measuring.retention
-        if probe is not None and probe.starts_at(self.step):
-            probe.before = probe.measure(self.model, self.measuring.contexts, self.precision)
+    def _look(self, now: bool) -> None:
+        """Every few steps, and before measurements: is the loss finite? Tell whoever watches."""
+        if not now and self.worked % _LOOK_EVERY_STEPS:
+            return
+        mean = torch.stack(self._losses).mean().item()
+        self._losses.clear()
+        if not math.isfinite(mean):
+            raise Diverged
+        seconds = time.monotonic() - self._told
+        if seconds > _TELL_EVERY_SECONDS or self.worked == self.spec.work_steps:
+            rate = (self.worked - self._told_worked) * self.spec.tokens_per_step / seconds
+            self.folder.progress(self.worked, rate, mean)
+            self._told, self._told_worked = time.monotonic(), self.worked
 
-    def _after_step(self) -> None:
-        """Measurements due after `self.step` completed steps."""
-        m, probes = self.measuring, self.prepared.spec.probes
-        if self.step in m.evaluate_at:
-            loss = learning.lm_loss(
-                self.model,
-                self.prepared.held_out,
-                self.spec.sequence_length,
-                probes.lm_loss_tokens,
-                self.precision,
-            )
-            rows = learning.skills(self.model, m.cells, m.contexts, probes.max_instances, self.precision)
-            exposures = self.injector.seen(self.step)
-            self.metrics.learning(
-                self.step, m.cells, self.injector.realised_frequencies, exposures, rows, loss
-            )
-        if self.step in m.interfere_at and probes.interference is not None:
-            common = self.stream.batch(self.step, probes.interference.batch_sequences)
-            factor = ladder.schedule(min(self.step, self.spec.steps - 1), self.spec.steps, self.training)
-            rows = interference.measure(
-                self.model,
-                self.optimizer,
-                m.cells,
-                common,
-                m.contexts,
-                self.spec.learning_rate * factor,
-                self.precision,
-            )
-            self.metrics.interference(self.step, m.cells, self.injector.realised_frequencies, rows)
-        delay = m.retention.delay_after(self.step - 1) if m.retention else None
-        if m.retention is not None and delay is not None:
-            now = m.retention.measure(self.model, m.contexts, self.precision)
-            self.metrics.retention(self.step, m.retention.rows(now, delay, self.spec.tokens_per_step))
+    def _save_when_due(self) -> None:
+        if time.monotonic() - self._saved > self.training.checkpoint_every_seconds:
+            self._save()
 
-    def _measuring(self) -> _Measuring:
-        p, probes = self.prepared, self.prepared.spec.probes
-        cells = make_cells(p.spec, self.spec.seed, self.spec.variant, p.base_vocab, p.base, p.encoder())
-        tasks = make_probe_tasks(p.spec, self.spec.seed, p.base_vocab)
-        steps, points = self.spec.steps, probes.interference.points if probes.interference else 0
-        retention = probes.retention
-        return _Measuring(
-            cells=cells,
-            contexts=held_out_contexts(p.held_out, np.random.default_rng([self.spec.seed, 4])),
-            evaluate_at={
-                max(1, round(steps * (k + 1) / probes.evaluations)) for k in range(probes.evaluations)
-            },
-            interfere_at={max(1, round(steps * (k + 0.5) / points)) for k in range(points)},
-            retention=RetentionProbe(retention, tasks, p.end_of_document_id, steps) if retention else None,
-        )
-
-    def _save(self) -> None:
+    def _save(self, kind: str = "state") -> None:
         self.metrics.flush()
-        path = self.folder.checkpoint
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe = self.measuring.retention
         state = {
             "step": self.step,
+            "branch": self.branch,
+            "branches_done": self.branches_done,
+            "worked": self.worked,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "retention_before": probe.before if probe else None,
+            "measuring": self.measuring.state(),
         }
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        self.checkpoints.save(state, kind)
+        self._saved = time.monotonic()
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Put everything back but the number of steps worked, which is what was spent."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.measuring.restore(state["measuring"])
+        self.step, self.branch = state["step"], state["branch"]
+        self.branches_done = state["branches_done"]
 
     def _restore(self) -> None:
-        """Continue from the checkpoint, if there is one; measurements made after it are made again."""
-        if self.folder.checkpoint.is_file():
-            state = torch.load(self.folder.checkpoint, map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
-            if self.measuring.retention is not None:
-                self.measuring.retention.before = state["retention_before"]
-        self.folder.rewind(self.step)
+        """Continue from the latest whole checkpoint; measurements made after it are made again."""
+        states = [self.checkpoints.load(self.device, kind) for kind in ("state", "trunk")]
+        for _, notes in states:
+            for note in notes:
+                self.folder.note(note)
+        found = [state for state, _ in states if state is not None]
+        if found:
+            # The trunk's state before a branch is the later one until the branch was checkpointed itself.
+            latest = max(found, key=lambda state: state["worked"])
+            self._take(latest)
+            self.worked = self._told_worked = latest["worked"]
+        self.folder.keep_rows(self._made)
+
+    def _made(self, row: dict[str, Any]) -> bool:
+        """Whether a measurement was made before the state that the run continues from."""
+        branch = row.get("branch")
+        if branch is not None and branch != self.branch:
+            return branch < self.branches_done
+        trunk = self.spec.branches[self.branch].fork_step if self.branch is not None else self.step
+        return row["at_step"] <= (self.step if branch is not None else trunk)
 
 
 def train(out: Path, run_id: str, device: str, threads: int) -> None:
@@ -226,5 +205,13 @@ def train(out: Path, run_id: str, device: str, threads: int) -> None:
     """
     torch.set_num_threads(threads)
     folder = RunFolder(out / "runs" / run_id)
-    if folder.done() is None:
-        Run(Prepared.read(out), folder, device).train()
+    prepared = Prepared.read(out)
+    try:
+        if folder.done() is not None:
+            return
+        run = Run(prepared, folder, device)
+    except DamagedMetrics as damage:
+        folder.note(f"{damage}; put aside, and the run starts over")
+        folder.start_over()
+        run = Run(prepared, folder, device)
+    run.train()

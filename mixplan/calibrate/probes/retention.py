@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from mixplan.calibrate.probes.scoring import score
-from mixplan.calibrate.tasks import Task
+from mixplan.calibrate.tasks import Task, make_probe_tasks
 from mixplan.calibrate.tasks.base import Tokens
-from mixplan.documents.calibration_spec import Retention
+from mixplan.documents.calibration_spec import CalibrationSpec, Retention
 
 
 class RetentionProbe:
     """One burst in one run. `before` is its only state and travels in the checkpoint."""
 
-    def __init__(self, spec: Retention, tasks: list[Task], end_of_document_id: int, steps: int) -> None:
+    def __init__(self, spec: Retention, tasks: list[Task], end_of_document_id: int, first: int) -> None:
+        """`first` is the burst's first step."""
         self.spec, self.tasks, self.end_of_document_id = spec, tasks, end_of_document_id
-        self.first = round(spec.at_fraction * steps)
+        self.first = first
         self.last = self.first + spec.burst_steps - 1
         self.before: list[list[float]] | None = None
 
@@ -76,3 +77,16 @@ class RetentionProbe:
             }
             for task, before, after in zip(self.tasks, self.before, now, strict=True)
         ]
+
+
+def retention_probes(
+    spec: CalibrationSpec, seed: int, base_vocab: int, end_of_document_id: int, steps: int
+) -> list[RetentionProbe]:
+    """The retention probes of a run of so many steps, one per injection."""
+    probe = spec.probes.retention
+    if probe is None:
+        return []
+    return [
+        RetentionProbe(probe, tasks, end_of_document_id, round(fraction * steps))
+        for fraction, tasks in zip(probe.at_fractions, make_probe_tasks(spec, seed, base_vocab), strict=True)
+    ]

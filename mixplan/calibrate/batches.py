@@ -1,0 +1,44 @@
+"""All tokens of a run: base text, injected instances and bursts; a pure function of the step.
+
+So a killed run, a branch of it, and every process of a run on several devices see the same.
+
+Shape legend: B = sequences a step, T = sequence length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mixplan.calibrate.injection import Injector
+from mixplan.calibrate.prepared import Prepared
+from mixplan.calibrate.probes.retention import RetentionProbe
+from mixplan.calibrate.runs import RunSpec
+from mixplan.calibrate.stream import BaseStream
+from mixplan.calibrate.tasks import Cell
+
+
+class Batches:
+    """The training batches of one run."""
+
+    def __init__(
+        self, prepared: Prepared, run: RunSpec, cells: Sequence[Cell], retention: Sequence[RetentionProbe]
+    ) -> None:
+        self.run, self.retention = run, retention
+        self.stream = BaseStream(prepared.train, run.sequence_length, run.seed)
+        self.injector = Injector(
+            [cell.task for cell in cells],
+            [cell.frequency for cell in cells],
+            prepared.end_of_document_id,
+            run.batch_sequences,
+            run.sequence_length,
+            run.steps,
+            run.seed,
+        )
+
+    def at(self, step: int) -> np.ndarray:
+        """The batch of a step, shape (B, T), int64."""
+        batch = self.stream.batch(step, self.run.batch_sequences)
+        burst = [document for probe in self.retention for document in probe.burst(step)]
+        return self.injector.inject(step, batch, burst)
