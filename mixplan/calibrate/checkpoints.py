@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -33,14 +33,19 @@ class Checkpoints:
         before = self._files(kind)
         serial = int(before[0].name.split("-")[1]) + 1 if before else 0
         temporary = self.folder / f"{kind}.tmp"
+        hashed: _Hashing | None = None
         try:
             with temporary.open("wb") as file:
                 hashed = _Hashing(file)
-                torch.save(state, hashed)
+                torch.save(state, cast(BinaryIO, hashed))
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:
             temporary.unlink(missing_ok=True)
+            if hashed is not None and hashed.failure is not None:
+                # torch hides what the disk said behind an error of its own.
+                failure = hashed.failure
+                raise OSError(failure.errno, failure.strerror, str(temporary)) from None
             raise
         os.replace(temporary, self.folder / f"{kind}-{serial:09d}-{hashed.digest.hexdigest()}.pt")
         for old in before[_KEPT - 1 :]:
@@ -48,7 +53,7 @@ class Checkpoints:
 
     def load(self, device: str, kind: str = "state") -> tuple[dict[str, Any] | None, list[str]]:
         """The latest whole checkpoint, None when there is none; and what was found damaged and put aside."""
-        notes = []
+        notes: list[str] = []
         for path in self._files(kind):
             if _digest(path) == path.stem.split("-")[2]:
                 return torch.load(path, map_location=device, weights_only=True), notes
@@ -73,10 +78,15 @@ class _Hashing:
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.digest = hashlib.blake2b(digest_size=16)
+        self.failure: OSError | None = None
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()

@@ -20,7 +20,8 @@ from mixplan.calibrate.tasks import Cell
 class Measuring:
     """The probes of one run. All of them look at the model after a number of completed steps.
 
-    Branches are only measured at their end (skill and LM loss): what happens inside a decay is the schedule's.
+    Branches are only measured at their end (skill and LM loss): what happens inside a decay is due to the
+    schedule.
     """
 
     def __init__(
@@ -59,9 +60,7 @@ class Measuring:
             if probe.starts_at(step):
                 probe.before = probe.measure(model, self.contexts, self.precision)
 
-    def after_step(
-        self, model: Any, optimizer: torch.optim.Optimizer, step: int, learning_rate: float
-    ) -> None:
+    def after_step(self, model: Any, optimizer: torch.optim.AdamW, step: int, learning_rate: float) -> None:
         """Measurements due after `step` completed steps of the trunk."""
         if step in self.evaluate_at:
             self.evaluate(model, step, None, decayed=step == self.run.steps)

@@ -12,10 +12,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import Field
 
 from mixplan.calibrate import ladder
 from mixplan.documents.atomic import write_json, write_text
@@ -32,7 +34,7 @@ class Branch(Part):
 
 
 class RunSpec(Document):
-    """run.json: one training of one rung with one seed, to its longest horizon and the branches on the way."""
+    """run.json: one training of one rung with one seed, to its longest horizon and its branches."""
 
     run_id: Name
     shape: ModelShape
@@ -41,7 +43,7 @@ class RunSpec(Document):
     """Which of the frequencies of the user's own tasks, and of the shares of their sources."""
     only_cell: str | None = None
     """The only synthetic cell that is injected (dependence check); None: all."""
-    shares: dict[Name, Fraction] = {}
+    shares: Mapping[Name, Fraction] = Field(default={})
     """Share of the training tokens of each of the user's sources."""
     anchor: Name | None = None
     """The source whose skill 1 this run anchors; `zero` for the run that anchors skill 0 of all sources."""
@@ -52,7 +54,7 @@ class RunSpec(Document):
     warmup_steps: Count
     decay_steps: Whole
     """Of the trunk, at its end."""
-    branches: list[Branch] = []
+    branches: list[Branch] = Field(default=[])
     """Shorter horizons, in the order in which they leave the trunk."""
     learning_rate: Positive
     vocab_size: Count
@@ -113,7 +115,7 @@ def _horizons_of_runs(shape: ModelShape, spec: CalibrationSpec) -> list[list[int
 
 
 def _mixes(spec: CalibrationSpec) -> list[dict[str, Any]]:
-    """What differs between the runs of one rung, horizon and seed: frequencies and shares of the user's own."""
+    """What differs between runs of one rung, horizon and seed: frequencies and shares of the user's own."""
     counts = [len(task.frequencies) for task in spec.user_tasks]
     counts += [len(source.shares) for source in spec.user_sources]
     variants = max(counts, default=1)
@@ -212,7 +214,7 @@ class RunFolder:
         return _json(self.path / "done.json")
 
     def finish(self, status: Literal["finished", "diverged"], **facts: Any) -> None:
-        """Mark the run as over, with the hash of its measurements. Checkpoints are no longer needed and go."""
+        """Mark the run as over, with the hash of its measurements; checkpoints are no longer needed."""
         digest = hashlib.sha256(self.metrics.read_bytes() if self.metrics.is_file() else b"").hexdigest()
         write_json(self.path / "done.json", {"status": status, "metrics_sha256": digest, **facts})
         shutil.rmtree(self.checkpoints, ignore_errors=True)

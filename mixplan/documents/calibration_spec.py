@@ -83,7 +83,7 @@ class CalibrationSpec(Document):
     def _something_to_measure(self) -> CalibrationSpec:
         if not self.tasks and not self.user_tasks and not self.user_sources:
             raise ValueError("give at least one task under `tasks`, `user_tasks` or `user_sources`")
-        own = [one.name for one in (*self.user_tasks, *self.user_sources)]
+        own = [*(task.name for task in self.user_tasks), *(source.name for source in self.user_sources)]
         if own:
             distinct(own)
         return self
