@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixplan.calibrate import ladder
-from mixplan.calibrate.injection import Injector, place
+from mixplan.calibrate.injection import Injector
+from mixplan.calibrate.placement import place
 from mixplan.calibrate.stream import BaseStream
 from mixplan.calibrate.tasks.base import Instance, Task
-from mixplan.documents.calibration_spec import Training
 
 
 def task(first: int, instances: int = 5) -> Task:
@@ -48,9 +48,9 @@ def test_what_is_injected_is_found_whole_and_the_rest_is_text(frequencies: list[
     injector = Injector(tasks, frequencies, 256, 4, 128, 20, seed)
     batch = np.random.default_rng(seed).integers(0, 256, size=(4, 128))
     for step in range(20):
-        wanted = injector.documents_at(step)
-        out = injector.inject(step, batch)
-        assert (injector.inject(step, batch) == out).all()
+        wanted, _ = injector.documents_at(step)
+        out, _ = injector.inject(step, batch)
+        assert (injector.inject(step, batch)[0] == out).all()
         assert (out != batch).sum() <= 4 * len(wanted)
         starts = [(r, c) for r, c in zip(*np.nonzero((out >= 1000) & (out % 100 == 0)), strict=True)]
         found = sorted(tuple(int(t) for t in out[r, c : c + 4]) for r, c in starts)
@@ -59,7 +59,7 @@ def test_what_is_injected_is_found_whole_and_the_rest_is_text(frequencies: list[
 
 def test_all_instances_come_before_any_comes_again() -> None:
     injector = Injector([task(1000, instances=7)], [0.01], 256, 4, 128, 40, seed=3)
-    order = [document for step in range(40) for document in injector.documents_at(step)]
+    order = [document for step in range(40) for document in injector.documents_at(step)[0]]
     for first in range(0, len(order) - 6, 7):
         assert len(set(order[first : first + 7])) == 7
 
@@ -67,9 +67,9 @@ def test_all_instances_come_before_any_comes_again() -> None:
 def test_place_fills_to_the_last_token_and_refuses_more() -> None:
     batch = np.zeros((2, 8), dtype=np.int64)
     documents = [(1, 2, 3, 4)] * 4
-    assert (place(batch, documents, np.random.default_rng(0)) > 0).all()
+    assert (place(batch, documents, [0] * 4, np.random.default_rng(0))[0] > 0).all()
     with pytest.raises(ValueError, match="do not fit"):
-        place(batch, [*documents, (1,)], np.random.default_rng(0))
+        place(batch, [*documents, (1,)], [0] * 5, np.random.default_rng(0))
     assert (batch == 0).all()
 
 
@@ -87,8 +87,7 @@ def test_stream_reads_every_sequence_once_a_pass_in_an_order_of_the_seed() -> No
 
 
 def test_schedule_warms_up_stays_and_decays() -> None:
-    training = Training(batch_sequences=1, warmup_fraction=0.1, decay_fraction=0.2)
-    factors = [ladder.schedule(step, 100, training) for step in range(100)]
+    factors = [ladder.schedule(step, 100, 10, 20) for step in range(100)]
     assert factors[9] == factors[79] == 1.0
     assert factors[0] == pytest.approx(0.1)
     assert all(a <= b for a, b in pairwise(factors[:10]))

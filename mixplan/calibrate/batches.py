@@ -35,10 +35,31 @@ class Batches:
             run.sequence_length,
             run.steps,
             run.seed,
+            gaps=[getattr(cell, "gap_steps", 1) for cell in cells],
+            spacing=prepared.spec.injection.spacing,
+            placement=prepared.spec.injection.placement,
+            longest_extra=max(
+                (
+                    len(instance.document(prepared.end_of_document_id))
+                    for probe in retention
+                    for task in probe.tasks
+                    for instance in task.train
+                ),
+                default=1,
+            ),
         )
 
     def at(self, step: int) -> np.ndarray:
         """The batch of a step, shape (B, T), int64."""
+        return self.with_owners(step)[0]
+
+    def with_owners(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The batch of a step, and who owns each of its tokens.
+
+        Returns:
+            batch (B, T) int64, and owners (B, T) int32: the index of the cell whose instance covers the token
+            (its end of document included); −1 base text or a source; −2 a retention burst.
+        """
         batch = self.stream.batch(step, self.run.batch_sequences)
         burst = [document for probe in self.retention for document in probe.burst(step)]
         return self.injector.inject(step, batch, burst)

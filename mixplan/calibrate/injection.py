@@ -2,9 +2,8 @@
 
 Shape legend: B = sequences a step, T = sequence length, C = cells.
 
-Spacing: by step s a cell has had floor(s·total/steps + phase) instances (phase random in [0, 1)), so the gaps
-between encounters differ by at most one step. Inside a step instances are spread at random over the sequences
-and never share tokens. Which instance: all training instances in a random order, then all again in another.
+How many: see schedule.py. Where: see placement.py. Which instance: all training instances of a cell in a
+random order, then all again in another.
 """
 
 from __future__ import annotations
@@ -13,10 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mixplan.calibrate.placement import Placement, place
+from mixplan.calibrate.schedule import Schedule, Spacing
 from mixplan.calibrate.tasks.base import Task, Tokens
 
 MUCH_INJECTED = 0.5
 """Share of the training tokens from which injected instances are no tail any more: users are told."""
+EXTRA_OWNER = -2
+"""Owner of the tokens of retention bursts."""
 
 
 class Injector:
@@ -31,38 +34,71 @@ class Injector:
         sequence_length: int,
         steps: int,
         seed: int,
+        *,
+        gaps: Sequence[int] | None = None,
+        spacing: Spacing = "even",
+        placement: Placement = "anywhere",
+        longest_extra: int = 1,
     ) -> None:
+        """
+        Args:
+            gaps: steps between the bursts of each task; default: none has any.
+            longest_extra: tokens of the longest of the `extra` documents that `inject` will be given.
+        """
         self.documents = [[i.document(end_of_document_id) for i in task.train] for task in tasks]
-        self.steps = steps
         self.seed = seed
-        self.tokens = steps * batch_sequences * sequence_length
-        self.totals = np.array([round(f * self.tokens) for f in frequencies], dtype=np.int64)
-        self.phases = np.random.default_rng([seed, 1]).random(len(tasks))
+        self.placement: Placement = placement
+        self.grid_tokens = max([longest_extra, *(len(d) for own in self.documents for d in own)])
+        self.schedule = Schedule(
+            frequencies,
+            gaps or [1] * len(tasks),
+            spacing,
+            batch_sequences * sequence_length,
+            steps,
+            seed,
+        )
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     @property
     def realised_frequencies(self) -> np.ndarray:
         """Instances per training token over the whole run, exactly, shape (C,)."""
-        return self.totals / self.tokens
+        return self.schedule.realised_frequencies
 
     def seen(self, step: int) -> np.ndarray:
         """Instances injected before `step`, shape (C,)."""
-        return np.floor(self.totals * (step / self.steps) + self.phases).astype(np.int64)
+        return self.schedule.seen(step)
 
-    def documents_at(self, step: int) -> list[Tokens]:
-        """The token strings injected in this step."""
+    def documents_at(self, step: int) -> tuple[list[Tokens], list[int]]:
+        """The token strings injected in this step, and the index of the task of each."""
         found: list[Tokens] = []
+        owners: list[int] = []
         for cell, (start, stop) in enumerate(zip(self.seen(step), self.seen(step + 1), strict=True)):
             own = self.documents[cell]
             found += [
                 own[self._order(cell, int(j) // len(own))[int(j) % len(own)]] for j in range(start, stop)
             ]
-        return found
+            owners += [cell] * int(stop - start)
+        return found, owners
 
-    def inject(self, step: int, batch: np.ndarray, extra: Sequence[Tokens] = ()) -> np.ndarray:
-        """The batch (B, T) with this step's instances, and `extra` ones, written over the text."""
+    def inject(
+        self, step: int, batch: np.ndarray, extra: Sequence[Tokens] = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The batch (B, T) with this step's instances, and `extra` ones, written over the text.
+
+        Returns:
+            The batch; and owners, int32 (B, T): the index of the task whose instance covers the token
+            (end of document included), TEXT_OWNER, or EXTRA_OWNER.
+        """
         generator = np.random.default_rng([self.seed, 2, step])
-        return place(batch, [*self.documents_at(step), *extra], generator)
+        documents, owners = self.documents_at(step)
+        return place(
+            batch,
+            [*documents, *extra],
+            [*owners, *[EXTRA_OWNER] * len(extra)],
+            generator,
+            self.placement,
+            self.grid_tokens,
+        )
 
     def _order(self, cell: int, epoch: int) -> np.ndarray:
         key = (cell, epoch)
@@ -72,44 +108,6 @@ class Injector:
                 len(self.documents[cell])
             )
         return self._orders[key]
-
-
-def place(batch: np.ndarray, documents: Sequence[Tokens], generator: np.random.Generator) -> np.ndarray:
-    """Write documents over a copy of the batch (B, T), at random places that never overlap.
-
-    Each document goes to a random sequence that still has room; then the free tokens of each sequence are
-    spread at random between its documents.
-
-    Raises:
-        ValueError: the documents do not fit (checked before any run starts by `check_fit`).
-    """
-    rows, length = batch.shape
-    room = np.full(rows, length)
-    held: list[list[Tokens]] = [[] for _ in range(rows)]
-    # Longest first, so that what is left over is always easy to place.
-    order = sorted(generator.permutation(len(documents)), key=lambda i: -len(documents[i]))
-    for index in order:
-        document = documents[index]
-        roomy = np.flatnonzero(room >= len(document))
-        if not len(roomy):
-            raise ValueError(
-                f"{len(documents)} instances do not fit into {rows} sequences of {length} tokens"
-            )
-        row = int(roomy[generator.integers(len(roomy))])
-        held[row].append(document)
-        room[row] -= len(document)
-    out = batch.copy()
-    for row, mine in enumerate(held):
-        if not mine:
-            continue
-        generator.shuffle(mine)
-        cuts = np.sort(generator.integers(0, room[row] + 1, size=len(mine)))
-        used = 0
-        for cut, document in zip(cuts, mine, strict=True):
-            start = int(cut) + used
-            out[row, start : start + len(document)] = document
-            used += len(document)
-    return out
 
 
 def injected_share(lengths: Sequence[float], frequencies: Sequence[float]) -> float:
