@@ -19,7 +19,7 @@ from mixplan.calibrate.injection import MUCH_INJECTED, injected_share
 from mixplan.calibrate.prepared import Prepared, check_fit
 from mixplan.calibrate.probes import CONTEXT_TOKENS, INTERFERENCE_INSTANCES
 from mixplan.calibrate.runs import RunSpec, plan_runs
-from mixplan.calibrate.tasks import Cell, Instance, make_cells, make_probe_tasks, reserved_symbols
+from mixplan.calibrate.tasks import Cell, Instance, Task, make_cells, make_probe_tasks, reserved_symbols
 from mixplan.calibrate.vocabulary import vocabulary
 from mixplan.documents.calibration_spec import CalibrationSpec
 
@@ -96,7 +96,10 @@ def price(spec: CalibrationSpec, base: Path, slots: int | None = None) -> Ladder
         variant: make_cells(spec, spec.seeds[0], variant, words.size, base, encode)
         for variant in {run.variant for run in runs}
     }
-    priced = sorted((_price_run(run, spec, cells[run.variant]) for run in runs), key=lambda run: -run.hours)
+    injections = make_probe_tasks(spec, spec.seeds[0], words.size, base)
+    priced = sorted(
+        (_price_run(run, spec, cells[run.variant], injections) for run in runs), key=lambda run: -run.hours
+    )
     count = slots or _slots(spec)
     slot_hours = math.fsum(run.hours for run in priced)
     largest = sorted((run.total_params for run in priced), reverse=True)[:count]
@@ -126,9 +129,11 @@ def wall_hours(hours: Sequence[float], slots: int) -> float:
     return max(free)
 
 
-def _price_run(run: RunSpec, spec: CalibrationSpec, cells: Sequence[Cell]) -> RunCost:
+def _price_run(
+    run: RunSpec, spec: CalibrationSpec, cells: Sequence[Cell], injections: Sequence[Sequence[Task]]
+) -> RunCost:
     hardware = spec.hardware
-    probes = _probe_flops(run, spec, cells)
+    probes = _probe_flops(run, spec, cells, injections)
     seconds = (run.flops + probes) / (hardware.peak_flops_per_second * hardware.mfu)
     seconds += hardware.start_seconds + run.steps * hardware.step_overhead_seconds
     lengths = [_mean_length(cell) for cell in cells]
@@ -162,19 +167,20 @@ def _activation_bytes_per_token(run: RunSpec) -> float:
     return 4.0 * shape.layers * (16 * shape.d_model + 4 * shape.d_ffn) + 8.0 * run.vocab_size
 
 
-def _probe_flops(run: RunSpec, spec: CalibrationSpec, cells: Sequence[Cell]) -> float:
+def _probe_flops(
+    run: RunSpec, spec: CalibrationSpec, cells: Sequence[Cell], injections: Sequence[Sequence[Task]]
+) -> float:
     """FLOPs of everything that is measured; a forward pass is a third of a training pass."""
     probes = spec.probes
     scored = sum(_scored_tokens(cell.task.test[: probes.max_instances]) for cell in cells)
     forward = float(probes.evaluations * (probes.lm_loss_tokens + scored))
     training = 0.0
     if probes.retention is not None:
-        delays = [
-            d for d in probes.retention.delays_steps if d <= run.steps * (1 - probes.retention.at_fraction)
-        ]
-        tasks = make_probe_tasks(spec, run.seed, 0)
-        injected = sum(_scored_tokens(task.train[: probes.retention.instances]) for task in tasks)
-        forward += (len(delays) + 1) * injected
+        for fraction, tasks in zip(probes.retention.at_fractions, injections, strict=True):
+            left = run.steps - round(fraction * run.steps) - probes.retention.burst_steps
+            delays = sum(delay <= left for delay in probes.retention.delays_steps)
+            injected = sum(_scored_tokens(task.train[: probes.retention.instances]) for task in tasks)
+            forward += (delays + 1) * injected
     if probes.interference is not None:
         per_point = probes.interference.batch_sequences * run.sequence_length
         behind = [(*cell.task.train, *cell.task.test)[:INTERFERENCE_INSTANCES] for cell in cells]

@@ -23,9 +23,9 @@ from mixplan.calibrate.corpus import load_corpus, repetition_note
 from mixplan.calibrate.encoding import encoder_for
 from mixplan.calibrate.injection import MUCH_INJECTED, injected_share
 from mixplan.calibrate.runs import RunFolder, RunSpec, plan_runs
-from mixplan.calibrate.tasks import make_cells, make_probe_tasks, reserved_symbols
+from mixplan.calibrate.tasks import Task, make_cells, make_probe_tasks, reserved_symbols
 from mixplan.documents.atomic import refuse_foreign, write_bytes, write_json, write_text
-from mixplan.documents.calibration_spec import CalibrationSpec
+from mixplan.documents.calibration_spec import CalibrationSpec, Retention
 from mixplan.errors import InputError
 
 # Sequences are filled by instances of whole tokens, so that not every last token can be used.
@@ -167,15 +167,12 @@ def check_fit(prepared: Prepared) -> list[str]:
     problems: list[str] = []
     notes: list[str] = []
     spec, probe = prepared.spec, prepared.spec.probes.retention
-    tasks = make_probe_tasks(spec, spec.seeds[0], prepared.base_vocab)
-    burst_tokens = 0
-    if probe is not None:
-        if probe.instances < probe.burst_steps:
-            problems.append(
-                f"probes.retention: {probe.instances} instances cannot be spread over {probe.burst_steps} "
-                "steps; give at least one a step"
-            )
-        burst_tokens = probe.instances // probe.burst_steps * sum(len(t.train[0].document(0)) for t in tasks)
+    injections = make_probe_tasks(spec, spec.seeds[0], prepared.base_vocab, prepared.base)
+    if probe is not None and probe.instances < probe.burst_steps:
+        problems.append(
+            f"probes.retention: {probe.instances} instances cannot be spread over {probe.burst_steps} "
+            "steps; give at least one a step"
+        )
     cells_of = {
         variant: make_cells(
             spec, spec.seeds[0], variant, prepared.base_vocab, prepared.base, prepared.encoder()
@@ -199,7 +196,7 @@ def check_fit(prepared: Prepared) -> list[str]:
                     f"{run.tokens} tokens of {run.run_id}; use at least {1 / run.tokens:.3g}"
                 )
         share = injected_share(lengths, [cell.frequency for cell in cells])
-        burst = burst_tokens / run.tokens_per_step
+        burst = _burst_tokens(probe, injections, run.steps) / run.tokens_per_step
         if share + burst > _MOST_INJECTED:
             problems.append(
                 f"{run.run_id}: the injections take {share:.0%} of the tokens and the retention burst "
@@ -213,6 +210,21 @@ def check_fit(prepared: Prepared) -> list[str]:
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     return list(dict.fromkeys(notes))
+
+
+def _burst_tokens(probe: Retention | None, injections: list[list[Task]], steps: int) -> int:
+    """Tokens of the retention bursts in the fullest step; bursts of a short run may overlap."""
+    if probe is None:
+        return 0
+    each = probe.instances // probe.burst_steps
+    tokens = [
+        each * sum(max(len(i.document(0)) for i in task.train) for task in tasks) for tasks in injections
+    ]
+    firsts = [round(fraction * steps) for fraction in probe.at_fractions]
+    return max(
+        sum(own for own, first in zip(tokens, firsts, strict=True) if 0 <= step - first < probe.burst_steps)
+        for step in firsts
+    )
 
 
 def _changed(before: CalibrationSpec, now: CalibrationSpec) -> list[str]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mixplan.documents.calibration_spec import Tokenizer
 from mixplan.errors import InputError
 
@@ -66,11 +68,34 @@ def vocabulary(tokenizer: Tokenizer, base: Path) -> Vocabulary:
     return Vocabulary(max(ids.values()) + 1, found)
 
 
+def ordinary_ids(tokenizer: Tokenizer, base: Path | None) -> np.ndarray:
+    """Ids of the tokens that text is made of, ascending.
+
+    Bytes: the 256. A tokenizer folder: every token but the end of document and the added tokens that
+    tokenizer.json calls special. A tokenised corpus does not say which tokens are special: all ids but the
+    end of document.
+
+    Args:
+        base: folder of calibration.yaml; needed for a tokenizer folder.
+
+    Raises:
+        InputError: the tokenizer folder cannot be read.
+    """
+    if tokenizer.kind == "huggingface":
+        if base is None:
+            raise ValueError("the folder of calibration.yaml is needed to find the tokenizer")
+        path = base / str(tokenizer.path) / "tokenizer.json"
+        added = _tokenizer_json(path).get("added_tokens") or []
+        special = {entry["id"] for entry in added if entry.get("special")}
+        ids = set(_token_ids(path).values()) - special
+    else:
+        ids = set(range(vocabulary(tokenizer, Path()).size))
+    return np.array(sorted(ids - {vocabulary(tokenizer, base or Path()).end_of_document_id}))
+
+
 def _token_ids(path: Path) -> dict[str, int]:
     """Every token of a tokenizer.json and its id: the model's vocabulary and the added tokens."""
-    data = _json(path)
-    if data is None:
-        raise InputError(f"{path}: no such file; `tokenizer.path` must be a folder with a tokenizer.json")
+    data = _tokenizer_json(path)
     model = data.get("model")
     listed = model.get("vocab") if isinstance(model, dict) else None
     try:
@@ -88,6 +113,13 @@ def _token_ids(path: Path) -> dict[str, int]:
             f"{path}: holds no vocabulary; a tokenizer.json of the `tokenizers` library is needed"
         )
     return ids
+
+
+def _tokenizer_json(path: Path) -> dict[str, Any]:
+    data = _json(path)
+    if data is None:
+        raise InputError(f"{path}: no such file; `tokenizer.path` must be a folder with a tokenizer.json")
+    return data
 
 
 def _named_end(folder: Path) -> str | None:

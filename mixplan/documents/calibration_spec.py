@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 from pydantic import field_validator, model_validator
 
-from mixplan.documents.base import Count, Document, Name, OpenFraction, Whole, distinct
+from mixplan.documents.base import Count, Document, Name, OpenFraction, RulesBroken, Whole, distinct
 from mixplan.documents.shapes import ModelShape, as_shapes, check_presets
 from mixplan.documents.spec_data import Corpus, MatchRepetition, Tokenizer, UserSource
 from mixplan.documents.spec_probes import Features, Interference, Probes, Retention
@@ -86,6 +87,16 @@ class CalibrationSpec(Document):
         own = [*(task.name for task in self.user_tasks), *(source.name for source in self.user_sources)]
         if own:
             distinct(own)
+        return self
+
+    @model_validator(mode="after")
+    def _cells_differ(self) -> CalibrationSpec:
+        count = Counter(cell.name for grid in self.tasks for cell in grid.cells())
+        twice = sorted(name for name, times in count.items() if times > 1)
+        if twice:
+            raise RulesBroken(
+                [(("tasks",), f"the same cell more than once: {', '.join(twice)}; change or remove one")]
+            )
         return self
 
     def shapes(self) -> list[ModelShape]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
-from mixplan.documents.base import Count, OpenFraction, Part, Whole, distinct
-from mixplan.documents.spec_tasks import SyntheticFamily
+from mixplan.documents.base import Count, OpenFraction, Part, RulesBroken, Whole, distinct
+from mixplan.documents.spec_tasks import SyntheticFamily, complexity_problem
 
 
 class Retention(Part):
@@ -35,6 +35,13 @@ class Retention(Part):
     @classmethod
     def _distinct_delays(cls, value: list[int]) -> list[int]:
         return sorted(distinct(value))
+
+    @model_validator(mode="after")
+    def _fits_family(self) -> Retention:
+        problem = complexity_problem(self.family, self.complexity)
+        if problem:
+            raise RulesBroken([(("complexity",), problem)])
+        return self
 
 
 class Interference(Part):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator
 
 from mixplan.documents.base import (
     Count,
@@ -14,7 +15,49 @@ from mixplan.documents.base import (
     distinct,
 )
 
-SyntheticFamily = Literal["comparison", "modular_addition", "table_lookup"]
+SyntheticFamily = Literal[
+    "comparison",
+    "modular_addition",
+    "table_lookup",
+    "associative_recall",
+    "permutation_composition",
+    "parity",
+    "regular_language",
+]
+
+_COMPLEXITIES: dict[str, tuple[int, int | None, str]] = {
+    "comparison": (3, None, "or no instance is left to hold out"),
+    "modular_addition": (3, None, "or no instance is left to hold out"),
+    "table_lookup": (3, None, "or no instance is left to hold out"),
+    "associative_recall": (8, 4096, "facts: each of the 8 answers belongs to one, and there are 4096 keys"),
+    "permutation_composition": (2, 16, "steps: one step is a fact that is taught, and many are enough"),
+    "parity": (2, 16, "bits: a single bit is copied, and twice as many positions are written out"),
+    "regular_language": (3, 12, "states: with fewer, the last letter or the length gives the answer away"),
+}
+"""Smallest and largest complexity of each family, and why."""
+
+
+def complexity_problem(family: str, complexity: int) -> str | None:
+    """What is wrong with a complexity of a family: given, rule, way out; None if nothing is."""
+    least, most, why = _COMPLEXITIES[family]
+    if complexity < least:
+        return f"each complexity must be at least {least} for {family} ({why}); given {complexity}"
+    if most is not None and complexity > most:
+        return f"each complexity must be at most {most} for {family} ({why}); given {complexity}"
+    return None
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One cell of the grid: a task of its own, with symbols of its own."""
+
+    name: str
+    """family-complexity@frequency, and `~u` unique instances, `~g` gap where they are not the default."""
+    family: SyntheticFamily
+    complexity: int
+    frequency: float
+    unique_instances: int | None
+    gap_steps: int
 
 
 class TaskGrid(Part):
@@ -22,9 +65,13 @@ class TaskGrid(Part):
 
     family: SyntheticFamily
     """comparison: which of two symbols is larger; modular_addition: (a + b) mod p; table_lookup: a random
-    function of two symbols, asked in other ways than it was taught."""
+    function of two symbols, asked in other ways than it was taught; associative_recall: random facts, nothing
+    to generalise; permutation_composition: several permutations applied in turn; parity: of a hidden subset
+    of bits; regular_language: does a hidden automaton accept a string."""
     complexities: list[Count]
-    """comparison: items compared; modular_addition: the modulus; table_lookup: the side of the table."""
+    """comparison: items compared; modular_addition: the modulus; table_lookup: the side of the table;
+    associative_recall: facts; permutation_composition: permutations applied; parity: bits in the subset;
+    regular_language: states of the automaton."""
     frequencies: list[Positive]
     """Injected instances per training token."""
     unique_instances: list[Count] | None = None
@@ -41,9 +88,11 @@ class TaskGrid(Part):
 
     @field_validator("complexities")
     @classmethod
-    def _hard_enough(cls, value: list[int]) -> list[int]:
-        if not value or min(value) < 3:
-            raise ValueError("each complexity must be at least 3, or no instance is left to hold out")
+    def _distinct_complexities(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        family = info.data.get("family")  # absent when it was not valid itself
+        problems = [complexity_problem(family, complexity) for complexity in value] if family else []
+        if any(problems):
+            raise ValueError("; ".join(problem for problem in problems if problem))
         return distinct(value)
 
     @field_validator("frequencies")
@@ -51,14 +100,34 @@ class TaskGrid(Part):
     def _distinct_frequencies(cls, value: list[float]) -> list[float]:
         return distinct(value)
 
+    def cells(self) -> list[GridCell]:
+        """family × complexity × frequency × unique instances × gap."""
+        return [
+            GridCell(
+                f"{self.family}-{complexity}@{frequency:g}"
+                + (f"~u{unique}" if unique is not None else "")
+                + (f"~g{gap}" if gap > 1 else ""),
+                self.family,
+                complexity,
+                frequency,
+                unique,
+                gap,
+            )
+            for complexity in self.complexities
+            for frequency in self.frequencies
+            for unique in (self.unique_instances or (None,))
+            for gap in self.gaps_steps
+        ]
+
 
 class UserTask(Part):
-    """A task of the team's own, from JSONL with prompt, answer, choices, split (train or test)."""
+    """A task of the team's own: rows of prompt, answer, choices, split (train or test)."""
 
     name: Name
     """Becomes the family name in the measurements."""
     path: str
-    """JSONL file, relative to this file."""
+    """JSONL file, or a folder written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk` (whose splits
+    train and test stand for a missing split column), relative to this file."""
     complexity: Count = 1
     """A number that grows with difficulty within the family, if there are several such tasks."""
     family: Name | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,11 @@ class Instance:
 
 @dataclass(frozen=True)
 class Task:
-    """One concrete skill with its own tokens. Only `train` is ever injected; skill is measured on `test`."""
+    """One concrete skill with its own tokens. Only `train` is ever injected; skill is measured on `test`.
+
+    The two are disjoint, but for families of facts that nothing unseen could be inferred from
+    (associative_recall): there `test` are the taught instances, and skill is the share that was stored.
+    """
 
     name: str
     family: str
@@ -49,6 +53,11 @@ class Family:
     symbols: Callable[[int], int]
     """complexity → number of novel symbols."""
     make: Callable[[str, int, np.ndarray, np.random.Generator], Task]
-    """(task name, complexity, symbol ids, generator) → task."""
-    instance_tokens: int
-    """Length of an injected instance, end of document included."""
+    """(task name, complexity, symbol ids, generator) → task, the same for the same generator state."""
+    instance_tokens: Callable[[int], int]
+    """complexity → length of the longest injected instance, end of document included."""
+
+
+def mixed(instances: Sequence[Instance], generator: np.random.Generator) -> tuple[Instance, ...]:
+    """In random order, so that any first part of them is a fair sample."""
+    return tuple(instances[index] for index in generator.permutation(len(instances)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixplan.calibrate.tasks.base import Family, Instance, Task
+from mixplan.calibrate.tasks.base import Family, Instance, Task, mixed
 
 
 def _make(name: str, items: int, symbols: np.ndarray, generator: np.random.Generator) -> Task:
@@ -31,11 +31,7 @@ def _make(name: str, items: int, symbols: np.ndarray, generator: np.random.Gener
             instance = Instance((ranked[a], ranked[b]), labels, label)
             (train if place < half else test).append(instance)
     # Mixed, so that any first part of them has both labels and all kinds of pairs.
-    return Task(name, "comparison", items, _mixed(train, generator), _mixed(test, generator))
+    return Task(name, "comparison", items, mixed(train, generator), mixed(test, generator))
 
 
-def _mixed(instances: list[Instance], generator: np.random.Generator) -> tuple[Instance, ...]:
-    return tuple(instances[index] for index in generator.permutation(len(instances)))
-
-
-FAMILY = Family("comparison", lambda items: items + 2, _make, instance_tokens=4)
+FAMILY = Family("comparison", lambda items: items + 2, _make, instance_tokens=lambda _: 4)

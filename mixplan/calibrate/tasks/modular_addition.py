@@ -23,4 +23,4 @@ def _make(name: str, modulus: int, symbols: np.ndarray, generator: np.random.Gen
     return Task(name, "modular_addition", modulus, tuple(instances[:half]), tuple(instances[half:]))
 
 
-FAMILY = Family("modular_addition", lambda modulus: modulus, _make, instance_tokens=4)
+FAMILY = Family("modular_addition", lambda modulus: modulus, _make, instance_tokens=lambda _: 4)

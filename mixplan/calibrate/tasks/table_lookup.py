@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixplan.calibrate.tasks.base import Family, Instance, Task
+from mixplan.calibrate.tasks.base import Family, Instance, Task, mixed
 
 MARKERS = 4
 LABELS = 4
@@ -29,14 +29,7 @@ def _make(name: str, side: int, symbols: np.ndarray, generator: np.random.Genera
             for place, marker in enumerate(generator.permutation(markers)):
                 instance = Instance((int(marker), rows[a], columns[b]), labels, int(table[a, b]))
                 (train if place < MARKERS // 2 else test).append(instance)
-    mixed = [generator.permutation(len(half)) for half in (train, test)]
-    return Task(
-        name,
-        "table_lookup",
-        side,
-        tuple(train[index] for index in mixed[0]),
-        tuple(test[index] for index in mixed[1]),
-    )
+    return Task(name, "table_lookup", side, mixed(train, generator), mixed(test, generator))
 
 
-FAMILY = Family("table_lookup", lambda side: 2 * side + MARKERS + LABELS, _make, instance_tokens=5)
+FAMILY = Family("table_lookup", lambda side: 2 * side + MARKERS + LABELS, _make, instance_tokens=lambda _: 5)
