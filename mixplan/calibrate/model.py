@@ -1,24 +1,67 @@
-"""A shape becomes an Olmo2 model and its optimizer."""
+"""A shape becomes a model and its optimizer; a model and tokens become logits and losses.
+
+The modules of transformers hold the parameters (checkpoints, state dicts, hooks and exports are theirs); the
+functions here compute the same numbers from those parameters faster. They do not call the modules, so hooks
+on them do not run: where hidden states are wanted, call the model itself.
+
+Shape legend: B = batch, T = sequence length, K = positions kept, V = vocabulary, d = d_model.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from mixplan.calibrate import fast_cpu, fast_plain
+from mixplan.calibrate.fast_loss import mean_nll
 from mixplan.calibrate.runs import RunSpec
 from mixplan.compat import ensure_torchvision_imports
 from mixplan.documents.calibration_spec import Training
 from mixplan.documents.shapes import ModelShape
+from mixplan.errors import InputError
+
+OLMO3_WINDOW = 4096
+"""Tokens that three of four layers of Olmo3 see: the default of transformers' Olmo3Config."""
+
+Hidden = Callable[[Any, Tensor], Tensor]
 
 
-def build_model(shape: ModelShape, vocab_size: int, sequence_length: int, end_of_document_id: int = 0) -> Any:
-    """A freshly initialised Olmo2 causal LM: QK-norm, reordered norm, SwiGLU, RoPE 5e5, untied embeddings."""
+def build_model(
+    shape: ModelShape,
+    vocab_size: int,
+    sequence_length: int,
+    end_of_document_id: int = 0,
+    architecture: str = "olmo2",
+) -> Any:
+    """A freshly initialised causal LM: QK-norm, reordered norm, SwiGLU, RoPE 5e5, untied embeddings.
+
+    Args:
+        shape: dimensions.
+        vocab_size: rows of the embedding and of the unembedding.
+        sequence_length: longest sequence.
+        end_of_document_id: the token that separates documents.
+        architecture: olmo2, or olmo3: the same parameters, and in three of four layers attention to the last
+            4,096 tokens only.
+
+    Raises:
+        InputError: the installed transformers does not have the architecture.
+    """
     ensure_torchvision_imports()
-    from transformers import Olmo2Config, Olmo2ForCausalLM
+    import transformers
 
-    config = Olmo2Config(
+    options: dict[str, Any] = {}
+    if architecture == "olmo3":
+        options["sliding_window"] = OLMO3_WINDOW
+    name = architecture.capitalize()
+    if not hasattr(transformers, f"{name}ForCausalLM"):
+        raise InputError(
+            f"architecture {architecture}: transformers {transformers.__version__} does not have it; "
+            "install transformers>=4.57, or use `architecture: olmo2`"
+        )
+    config = getattr(transformers, f"{name}Config")(
         vocab_size=vocab_size,
         hidden_size=shape.d_model,
         intermediate_size=shape.d_ffn,
@@ -35,14 +78,15 @@ def build_model(shape: ModelShape, vocab_size: int, sequence_length: int, end_of
         eos_token_id=end_of_document_id,
         pad_token_id=None,
         attn_implementation="sdpa",
+        **options,
     )
-    return Olmo2ForCausalLM(config)
+    return getattr(transformers, f"{name}ForCausalLM")(config)
 
 
-def seeded_model(run: RunSpec, end_of_document_id: int) -> Any:
+def seeded_model(run: RunSpec, end_of_document_id: int, architecture: str = "olmo2") -> Any:
     """The run's model, initialised from its seed alone."""
     torch.manual_seed(run.seed)
-    return build_model(run.shape, run.vocab_size, run.sequence_length, end_of_document_id)
+    return build_model(run.shape, run.vocab_size, run.sequence_length, end_of_document_id, architecture)
 
 
 def build_optimizer(model: Any, peak_learning_rate: float, training: Training) -> torch.optim.AdamW:
@@ -60,13 +104,57 @@ def build_optimizer(model: Any, peak_learning_rate: float, training: Training) -
     )
 
 
-def logits_of(model: Any, tokens_BT: torch.Tensor, precision: str, logits_to_keep: int = 0) -> torch.Tensor:
-    """Next-token logits of the last `logits_to_keep` positions K (0: all), shape (B, K, V)."""
-    with torch.autocast(tokens_BT.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        return model(input_ids=tokens_BT, use_cache=False, logits_to_keep=logits_to_keep).logits
+class TokenLoss(nn.Module):
+    """Mean next-token NLL of a causal LM as a module of its own, to be wrapped in DDP or compiled.
+
+    Its parameters are the model's. Checkpoints and probes use the model, not this.
+    """
+
+    def __init__(self, model: Any, precision: str, compiled: bool = False) -> None:
+        super().__init__()
+        self.model, self.precision = model, precision
+        self._hidden: Hidden | None = torch.compile(fast_plain.hidden_states) if compiled else None
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """In nats, a scalar, fp32."""
+        return _mean_nll(self.model, tokens_BT, self.precision, self._hidden)
 
 
-def token_loss(model: Any, tokens_BT: torch.Tensor, precision: str) -> torch.Tensor:
-    """Mean next-token NLL in nats; logits in fp32."""
+def token_loss(model: Any, tokens_BT: Tensor, precision: str) -> Tensor:
+    """Mean next-token NLL in nats, a scalar, fp32."""
+    return _mean_nll(model, tokens_BT, precision, None)
+
+
+def token_losses(model: Any, tokens_BT: Tensor, precision: str) -> Tensor:
+    """NLL of every token but the first in nats, fp32, shape (B, T−1); their mean is `token_loss`."""
     logits = logits_of(model, tokens_BT, precision)[:, :-1].float()
-    return nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens_BT[:, 1:].reshape(-1))
+    losses = nn.functional.cross_entropy(logits.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction="none")
+    return losses.view(len(tokens_BT), -1)
+
+
+def logits_of(model: Any, tokens_BT: Tensor, precision: str, logits_to_keep: int = 0) -> Tensor:
+    """Next-token logits of the last `logits_to_keep` positions K (0: all), shape (B, K, V)."""
+    with _precision(tokens_BT, precision):
+        hidden_BTd = _hidden_states(model, tokens_BT, precision, None)
+        return nn.functional.linear(hidden_BTd[:, -logits_to_keep:], model.lm_head.weight)
+
+
+def _mean_nll(model: Any, tokens_BT: Tensor, precision: str, hidden: Hidden | None) -> Tensor:
+    with _precision(tokens_BT, precision):
+        hidden_BTd = _hidden_states(model, tokens_BT, precision, hidden)[:, :-1]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return mean_nll(hidden_BTd.flatten(0, 1), model.lm_head.weight, tokens_BT[:, 1:].flatten(), dtype)
+
+
+def _hidden_states(model: Any, tokens_BT: Tensor, precision: str, hidden: Hidden | None) -> Tensor:
+    """Final normed hidden states, shape (B, T, d), by the fastest way for the device."""
+    rows, length = tokens_BT.shape
+    window = fast_plain.window_of(model)
+    cached = tokens_BT.device.type == "cpu" and precision == "fp32" and length <= fast_cpu.MAX_SEQUENCE
+    if hidden is None and cached and (window is None or length <= window):
+        return fast_cpu.hidden_states(model, tokens_BT).view(-1, rows, length).permute(1, 2, 0)
+    return (hidden or fast_plain.hidden_states)(model, tokens_BT)
+
+
+def _precision(tokens_BT: Tensor, precision: str) -> torch.autocast:
+    return torch.autocast(tokens_BT.device.type, torch.bfloat16, enabled=precision == "bf16")
