@@ -168,7 +168,7 @@ def test_other_settings_are_refused_and_more_rungs_are_added(finished: Path) -> 
     [
         (
             {"tasks": [{"family": "comparison", "complexities": [6], "frequencies": [0.3]}]},
-            "together at most 80%",
+            "at most 80%",
         ),
         (
             {"tasks": [{"family": "comparison", "complexities": [6], "frequencies": [1e-6]}]},

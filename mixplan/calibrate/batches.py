@@ -1,4 +1,4 @@
-"""All tokens of a run: base text, injected instances and bursts; a pure function of the step.
+"""All tokens of a run: base text, sources, injected instances and bursts; a pure function of the step.
 
 So a killed run, a branch of it, and every process of a run on several devices see the same.
 
@@ -15,6 +15,8 @@ from mixplan.calibrate.injection import Injector
 from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.probes.retention import RetentionProbe
 from mixplan.calibrate.runs import RunSpec
+from mixplan.calibrate.source_mix import SourceMix, share_schedules, source_stream
+from mixplan.calibrate.sources import sequences_of_run
 from mixplan.calibrate.stream import BaseStream
 from mixplan.calibrate.tasks import Cell
 
@@ -27,6 +29,13 @@ class Batches:
     ) -> None:
         self.run, self.retention = run, retention
         self.stream = BaseStream(prepared.train, run.sequence_length, run.seed)
+        self.mix = SourceMix(
+            self.stream,
+            {name: _source(prepared, run, name) for name in run.shares},
+            share_schedules(run.shares, run.batch_sequences, run.steps, run.seed),
+            run.batch_sequences,
+            run.seed,
+        )
         self.injector = Injector(
             [cell.task for cell in cells],
             [cell.frequency for cell in cells],
@@ -35,7 +44,7 @@ class Batches:
             run.sequence_length,
             run.steps,
             run.seed,
-            gaps=[getattr(cell, "gap_steps", 1) for cell in cells],
+            gaps=[cell.gap_steps for cell in cells],
             spacing=prepared.spec.injection.spacing,
             placement=prepared.spec.injection.placement,
             longest_extra=max(
@@ -60,6 +69,13 @@ class Batches:
             batch (B, T) int64, and owners (B, T) int32: the index of the cell whose instance covers the token
             (its end of document included); −1 base text or a source; −2 a retention burst.
         """
-        batch = self.stream.batch(step, self.run.batch_sequences)
+        batch = self.mix.batch(step)
         burst = [document for probe in self.retention for document in probe.burst(step)]
         return self.injector.inject(step, batch, burst)
+
+
+def _source(prepared: Prepared, run: RunSpec, name: str) -> BaseStream:
+    (source,) = (one for one in prepared.spec.user_sources if one.name == name)
+    tokens = prepared.source(name, "train")
+    keep = sequences_of_run(source, run, len(tokens) // run.sequence_length)
+    return source_stream(tokens, run.sequence_length, run.seed, name, keep)

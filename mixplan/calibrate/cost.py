@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixplan.calibrate.checks import check_fit
 from mixplan.calibrate.encoding import encoder_for
 from mixplan.calibrate.engines.local import cpu_slots
 from mixplan.calibrate.injection import MUCH_INJECTED, injected_share
-from mixplan.calibrate.prepared import Prepared, check_fit
+from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.probes import CONTEXT_TOKENS, INTERFERENCE_INSTANCES
 from mixplan.calibrate.runs import RunSpec, plan_runs
 from mixplan.calibrate.tasks import Cell, Instance, Task, make_cells, make_probe_tasks, reserved_symbols

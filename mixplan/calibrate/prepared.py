@@ -3,6 +3,7 @@
 OUT/ladder.json            specification, vocabulary, corpus facts, versions
 OUT/corpus/train.npy       int32 tokens
 OUT/corpus/held_out.npy    int32 tokens
+OUT/corpus/sources/NAME/   the same of each of the user's own sources
 OUT/runs/RUN_ID/           see runs.py
 """
 
@@ -15,21 +16,20 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from mixplan.calibrate.checks import check_fit
 from mixplan.calibrate.corpus import load_corpus, repetition_note
 from mixplan.calibrate.encoding import encoder_for
-from mixplan.calibrate.injection import MUCH_INJECTED, injected_share
 from mixplan.calibrate.runs import RunFolder, RunSpec, plan_runs
-from mixplan.calibrate.tasks import Task, make_cells, make_probe_tasks, reserved_symbols
+from mixplan.calibrate.sources import read_sources, size_problems
+from mixplan.calibrate.tasks import Cell, dependence_cells, make_cells, reserved_symbols
 from mixplan.documents.atomic import refuse_foreign, write_bytes, write_json, write_text
-from mixplan.documents.calibration_spec import CalibrationSpec, Retention
+from mixplan.documents.calibration_spec import CalibrationSpec
 from mixplan.errors import InputError
 
-# Sequences are filled by instances of whole tokens, so that not every last token can be used.
-_MOST_INJECTED = 0.8
 # Written first, so that a folder left half-prepared by a kill is known as one.
 _MARK = ".mixplan-ladder"
 # What may change between two calls of the same command: these decide which runs there are, or where they run.
@@ -59,13 +59,24 @@ class Prepared:
         """Held-out tokens, int32, memory-mapped."""
         return np.load(self.out / "corpus" / "held_out.npy", mmap_mode="r")
 
+    def source(self, name: str, side: Literal["train", "held_out"]) -> np.ndarray:
+        """Tokens of one of the user's sources, int32, memory-mapped."""
+        return np.load(self.out / "corpus" / "sources" / name / f"{side}.npy", mmap_mode="r")
+
     def encoder(self) -> Callable[[str], list[int]] | None:
         """Text → token ids; None when the corpus came as tokens."""
         return encoder_for(self.spec.tokenizer, self.base)
 
     def runs(self) -> list[RunSpec]:
         """Every run, most FLOPs first."""
-        return plan_runs(self.spec, self.base_vocab + reserved_symbols(self.spec))
+        vocab_size = self.base_vocab + reserved_symbols(self.spec)
+        return plan_runs(self.spec, vocab_size, dependence_cells(self.spec))
+
+    def cells(self, run: RunSpec) -> list[Cell]:
+        """The cells of a run. Raises InputError where a task cannot be made."""
+        return make_cells(
+            self.spec, run.seed, run.variant, self.base_vocab, self.base, self.encoder(), run.only_cell
+        )
 
     def folder(self, run: RunSpec) -> RunFolder:
         """The folder of one run."""
@@ -114,11 +125,14 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
             )
         prepared = Prepared(out, base, spec, before.base_vocab, before.end_of_document_id, before.facts)
         notes += check_fit(prepared)
+        problems = size_problems(spec, prepared.runs(), before.facts.get("sources", {}))
+        if problems:
+            raise InputError(problems)
         notes.append(f"{out}: continuing; the corpus stays as it was prepared")
     else:
         corpus = load_corpus(spec, base)
         notes += corpus.notes
-        facts = {
+        facts: dict[str, Any] = {
             "corpus_sha256": corpus.sha256,
             "corpus_train_tokens": len(corpus.train),
             "corpus_held_out_tokens": len(corpus.held_out),
@@ -128,11 +142,20 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
         }
         prepared = Prepared(out, base, spec, corpus.vocab_size, corpus.end_of_document_id, facts)
         notes += check_fit(prepared)
+        sources, more = read_sources(spec, base, corpus)
+        notes += more
+        facts["sources"] = {name: source.facts for name, source in sources.items()}
+        problems = size_problems(spec, prepared.runs(), facts["sources"])
+        if problems:
+            raise InputError(problems)
         write_text(out / _MARK, "A ladder of mixplan calibrate is being made here.\n")
         _write_tokens(out / "corpus" / "train.npy", corpus.train)
         _write_tokens(out / "corpus" / "held_out.npy", corpus.held_out)
-    longest = max(run.tokens for run in prepared.runs())
-    note = repetition_note(prepared.facts["corpus_train_tokens"], longest)
+        for name, source in sources.items():
+            _write_tokens(out / "corpus" / "sources" / name / "train.npy", source.train)
+            _write_tokens(out / "corpus" / "sources" / name / "held_out.npy", source.held_out)
+    longest = max(run.tokens * (1 - sum(run.shares.values())) for run in prepared.runs())
+    note = repetition_note(prepared.facts["corpus_train_tokens"], round(longest))
     notes += [note] if note else []
     for run in prepared.runs():
         if not (prepared.folder(run).path / "run.json").is_file():
@@ -153,78 +176,6 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
         },
     )
     return prepared, notes
-
-
-def check_fit(prepared: Prepared) -> list[str]:
-    """Every instance fits a sequence, every step's injections fit its batch, every cell occurs.
-
-    Returns:
-        Notes for the user.
-
-    Raises:
-        InputError: with everything that does not fit.
-    """
-    problems: list[str] = []
-    notes: list[str] = []
-    spec, probe = prepared.spec, prepared.spec.probes.retention
-    injections = make_probe_tasks(spec, spec.seeds[0], prepared.base_vocab, prepared.base)
-    if probe is not None and probe.instances < probe.burst_steps:
-        problems.append(
-            f"probes.retention: {probe.instances} instances cannot be spread over {probe.burst_steps} "
-            "steps; give at least one a step"
-        )
-    cells_of = {
-        variant: make_cells(
-            spec, spec.seeds[0], variant, prepared.base_vocab, prepared.base, prepared.encoder()
-        )
-        for variant in {run.variant for run in prepared.runs()}
-    }
-    for run in prepared.runs():
-        if run.seed != spec.seeds[0]:
-            continue
-        cells = cells_of[run.variant]
-        lengths = [max(len(i.document(0)) for i in cell.task.train) for cell in cells]
-        for cell, longest in zip(cells, lengths, strict=True):
-            if longest > spec.sequence_length:
-                problems.append(
-                    f"task {cell.task.name}: an instance of {longest} tokens does not fit sequences of "
-                    f"{spec.sequence_length}; raise sequence_length or shorten the instances"
-                )
-            if cell.frequency * run.tokens < 1:
-                problems.append(
-                    f"task {cell.task.name}: frequency {cell.frequency:g} gives no instance in the "
-                    f"{run.tokens} tokens of {run.run_id}; use at least {1 / run.tokens:.3g}"
-                )
-        share = injected_share(lengths, [cell.frequency for cell in cells])
-        burst = _burst_tokens(probe, injections, run.steps) / run.tokens_per_step
-        if share + burst > _MOST_INJECTED:
-            problems.append(
-                f"{run.run_id}: the injections take {share:.0%} of the tokens and the retention burst "
-                f"{burst:.0%} of its steps; together at most {_MOST_INJECTED:.0%} fit: lower the "
-                "frequencies, inject fewer cells, spread the burst over more steps, or use larger batches"
-            )
-        elif share > MUCH_INJECTED:
-            notes.append(
-                f"{run.run_id}: {share:.0%} of the training tokens are injected instances; that is no tail"
-            )
-    if problems:
-        raise InputError(list(dict.fromkeys(problems)))
-    return list(dict.fromkeys(notes))
-
-
-def _burst_tokens(probe: Retention | None, injections: list[list[Task]], steps: int) -> int:
-    """Tokens of the retention bursts in the fullest step; bursts of a short run may overlap."""
-    if probe is None:
-        return 0
-    each = probe.instances // probe.burst_steps
-    tokens = [
-        each * sum(max(len(i.document(0)) for i in task.train) for task in tasks) for tasks in injections
-    ]
-    firsts = [round(fraction * steps) for fraction in probe.at_fractions]
-    return max(
-        sum(own for own, first in zip(tokens, firsts, strict=True) if 0 <= step - first < probe.burst_steps)
-        for step in firsts
-    )
 
 
 def _changed(before: CalibrationSpec, now: CalibrationSpec) -> list[str]:
