@@ -12,7 +12,7 @@ from mixplan.documents.shapes import ModelShape, as_shapes, check_presets
 from mixplan.documents.spec_data import Corpus, MatchRepetition, Tokenizer, UserSource
 from mixplan.documents.spec_probes import Features, Interference, Probes, Retention
 from mixplan.documents.spec_tasks import Dependence, Injection, SyntheticFamily, TaskGrid, UserTask
-from mixplan.documents.spec_training import Engine, Hardware, Horizons, Training
+from mixplan.documents.spec_training import Engine, Hardware, Horizons, Tracking, Training
 
 __all__ = [
     "CalibrationSpec",
@@ -30,6 +30,7 @@ __all__ = [
     "SyntheticFamily",
     "TaskGrid",
     "Tokenizer",
+    "Tracking",
     "Training",
     "UserSource",
     "UserTask",
@@ -64,6 +65,7 @@ class CalibrationSpec(Document):
     """Extra runs that check whether cells disturb each other; null: none."""
     probes: Probes = Probes()
     engine: Engine = Engine()
+    tracking: Tracking = Tracking()
     hardware: Hardware = Hardware()
     learned_skill: OpenFraction = 0.8
     """Skill from which a task counts as learned."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from mixplan.documents.base import (
     Count,
     Fraction,
+    Name,
     NonNegative,
     OpenFraction,
     Part,
     Positive,
+    Whole,
+    distinct,
 )
 
 
@@ -82,17 +85,84 @@ class Training(Part):
         return self
 
 
+class Slurm(Part):
+    """What each run asks of Slurm."""
+
+    partition: str | None = None
+    """Partition; empty: the cluster's default."""
+    account: str | None = None
+    """Account that is charged."""
+    qos: str | None = None
+    """Quality of service."""
+    time_minutes: Count = 240
+    """Time limit of one job. A run that needs longer is saved, requeued and continued."""
+    gpus_per_run: Whole | None = None
+    """GPUs of a job. Default: `processes_per_run` with device cuda, else none."""
+    cpus_per_run: Count | None = None
+    """CPU cores of a job. Default: `processes_per_run` × `threads_per_slot`."""
+    mem_gb: Positive | None = None
+    """Memory of a job in GB; empty: the cluster's default."""
+    max_parallel: Count | None = None
+    """Runs at the same time, at most; empty: no limit of ours."""
+    signal_seconds: Count = 90
+    """How long before the time limit a run is told to save and be requeued."""
+    setup: list[str] = []
+    """Shell commands before each run, such as `module load cuda`."""
+    extra: dict[str, str | int | bool] = {}
+    """Any further sbatch options, without their dashes: `{constraint: a100}`."""
+
+
 class Engine(Part):
     """Where the runs run."""
 
-    kind: Literal["local"] = "local"
-    """local: one process per run, as many side by side as there are slots."""
+    kind: Literal["local", "slurm"] = "local"
+    """local: one process per run on this machine, as many side by side as there are slots. slurm: an array
+    job, one job per run (needs `pip install 'mixplan[slurm]'`)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: GPUs if there are any."""
+    """auto: GPUs if there are any (on Slurm: if `slurm.gpus_per_run` asks for some)."""
     slots: Count | None = None
-    """Runs side by side. Default: one per GPU, or one per `threads_per_slot` cores."""
+    """Local: GPUs, or places of `threads_per_slot` cores, that are used. Default: all. A run takes
+    `processes_per_run` of them; more than there are GPUs share them."""
     threads_per_slot: Count = 1
-    """CPU threads of one run. Results on CPU repeat exactly only for the same number."""
+    """CPU threads of one process. Results on CPU repeat exactly only for the same number."""
+    processes_per_run: Count = 1
+    """Processes that train one run together, through torchrun: one per GPU. The sequences of a step are split
+    evenly among them."""
+    fsdp_from_params: Positive = 1e9
+    """With several processes per run: total parameters from which the model is sharded over them (FSDP2);
+    below, each holds all of it (DDP)."""
+    slurm: Slurm = Slurm()
+
+    @model_validator(mode="after")
+    def _enough_gpus(self) -> Engine:
+        gpus = self.slurm.gpus_per_run
+        if self.kind == "slurm" and gpus and gpus < self.processes_per_run:
+            raise ValueError(
+                f"slurm.gpus_per_run is {gpus}, but each of the {self.processes_per_run} processes of a run "
+                "needs a GPU of its own; ask for as many GPUs, or lower `processes_per_run`"
+            )
+        if self.kind == "slurm" and gpus == 0 and self.device == "cuda":
+            raise ValueError(
+                "device cuda needs GPUs, but slurm.gpus_per_run is 0; raise it or use device cpu"
+            )
+        if self.kind == "slurm" and gpus and self.device == "cpu":
+            raise ValueError(f"slurm.gpus_per_run is {gpus}, but device is cpu; use device cuda or 0 GPUs")
+        return self
+
+
+class Tracking(Part):
+    """Experiment trackers to report to while training; the run folders stay the record."""
+
+    trackers: list[Literal["wandb", "mlflow", "trackio"]] = []
+    """Each needs its extra: `pip install 'mixplan[wandb]'`. Where they report to is set as each of them says
+    (`WANDB_MODE`, `MLFLOW_TRACKING_URI`, `TRACKIO_SPACE_ID`)."""
+    project: Name = "mixplan"
+    """Project (MLflow: experiment) that the runs are shown under."""
+
+    @field_validator("trackers")
+    @classmethod
+    def _distinct_trackers(cls, value: list[str]) -> list[str]:
+        return distinct(value) if value else value
 
 
 class Hardware(Part):
