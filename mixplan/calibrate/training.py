@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from mixplan.calibrate.batches import Batches
-from mixplan.calibrate.checkpoints import Checkpoints
+from mixplan.calibrate.distributed import GO_ON, SAVE_AND_STOP, StepLoss, Stopped, World
 from mixplan.calibrate.measuring import Measuring
 from mixplan.calibrate.metrics import Diverged, MetricsLog
-from mixplan.calibrate.model import build_optimizer, seeded_model, token_loss
+from mixplan.calibrate.model import build_optimizer, seeded_model
 from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.probes.retention import retention_probes
 from mixplan.calibrate.runs import DamagedMetrics, RunFolder, RunSpec
@@ -35,12 +36,14 @@ _TELL_EVERY_SECONDS = 2.0
 class Run:
     """A run in progress: model, optimizer, step, branch, and the probes' state."""
 
-    def __init__(self, prepared: Prepared, folder: RunFolder, device: str) -> None:
-        self.folder, self.device = folder, device
+    def __init__(self, prepared: Prepared, folder: RunFolder, world: World) -> None:
+        self.folder, self.world = folder, world
         self.spec: RunSpec = folder.read()
         self.training = prepared.spec.training
-        self.model = seeded_model(self.spec, prepared.end_of_document_id).to(device)
-        self.fast_model: Any = torch.compile(self.model) if self.training.compile else self.model
+        self.model = seeded_model(self.spec, prepared.end_of_document_id).to(world.device)
+        fast_model: Any = torch.compile(self.model) if self.training.compile else self.model
+        loss = StepLoss(fast_model, self.training.precision)
+        self.loss = world.wrap(loss, self.model, prepared.spec.engine.fsdp_from_params)
         self.optimizer = build_optimizer(self.model, self.spec.learning_rate, self.training)
         cells = make_cells(
             prepared.spec,
@@ -56,7 +59,7 @@ class Run:
         self.batches = Batches(prepared, self.spec, cells, retention)
         self.metrics = MetricsLog(folder, self.spec)
         self.measuring = Measuring(prepared, self.spec, cells, self.batches, retention, self.metrics)
-        self.checkpoints = Checkpoints(folder.checkpoints)
+        self.checkpoints = world.checkpoints(folder.checkpoints)
         self.step = 0
         self.branch: int | None = None
         """Index of the branch that is being trained; None: the trunk."""
@@ -87,11 +90,12 @@ class Run:
                 self._save("trunk")
                 self.branch = self.branches_done
             else:
-                self.measuring.before_step(self.model, self.step)
+                if self.measuring.due(self.step):
+                    self._measure(lambda model, _: self.measuring.before_step(model, self.step))
                 self.one_step()
                 self._look(self.measuring.due(self.step))
-                rate = self._learning_rate(min(self.step, self.spec.steps - 1))
-                self.measuring.after_step(self.model, self.optimizer, self.step, rate)
+                if self.measuring.due(self.step):
+                    self._measure(self._after_step)
                 self._save_when_due()
 
     def _forks_now(self) -> bool:
@@ -105,8 +109,8 @@ class Run:
             self.one_step()
             self._look(self.step == end)
             self._save_when_due()
-        self.measuring.evaluate(self.model, end, branch, decayed=True)
-        state, damaged = self.checkpoints.load(self.device, "trunk")
+        self._measure(lambda model, _: self.measuring.evaluate(model, end, branch, decayed=True))
+        state, damaged = self.checkpoints.load(self.world.device, "trunk")
         if state is None:
             raise RuntimeError("; ".join(damaged) + f"; start {self.folder.path} over from an empty folder")
         self._take(state)
@@ -116,11 +120,11 @@ class Run:
 
     def one_step(self) -> None:
         """Train one step of the trunk or of the branch."""
-        batch = torch.from_numpy(self.batches.at(self.step)).to(self.device)
+        batch = torch.from_numpy(self.world.rows(self.batches.at(self.step))).to(self.world.device)
         rate = self._learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = token_loss(self.fast_model, batch, self.training.precision)
+        loss = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.grad_clip)
@@ -136,7 +140,7 @@ class Run:
         """Every few steps, and before measurements: is the loss finite? Tell whoever watches."""
         if not now and self.worked % _LOOK_EVERY_STEPS:
             return
-        mean = torch.stack(self._losses).mean().item()
+        mean = self.world.mean(torch.stack(self._losses).mean())
         self._losses.clear()
         if not math.isfinite(mean):
             raise Diverged
@@ -146,9 +150,25 @@ class Run:
             self.folder.progress(self.worked, rate, mean)
             self._told, self._told_worked = time.monotonic(), self.worked
 
+    def _measure(self, what: Callable[[Any, torch.optim.AdamW], None]) -> None:
+        model, optimizer = self.world.full(self.model, self.optimizer)
+        self.world.on_first(lambda: what(model, optimizer))
+
+    def _after_step(self, model: Any, optimizer: torch.optim.AdamW) -> None:
+        rate = self._learning_rate(min(self.step, self.spec.steps - 1))
+        self.measuring.after_step(model, optimizer, self.step, rate)
+
     def _save_when_due(self) -> None:
-        if time.monotonic() - self._saved > self.training.checkpoint_every_seconds:
+        """Save now and then, and when the run is told to stop.
+
+        Raises:
+            Stopped: it was, and the state is saved.
+        """
+        order = self.world.order(time.monotonic() - self._saved > self.training.checkpoint_every_seconds)
+        if order != GO_ON:
             self._save()
+        if order == SAVE_AND_STOP:
+            raise Stopped
 
     def _save(self, kind: str = "state") -> None:
         self.metrics.flush()
@@ -157,24 +177,22 @@ class Run:
             "branch": self.branch,
             "branches_done": self.branches_done,
             "worked": self.worked,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "measuring": self.measuring.state(),
+            **self.world.state(self.model, self.optimizer),
         }
         self.checkpoints.save(state, kind)
         self._saved = time.monotonic()
 
     def _take(self, state: dict[str, Any]) -> None:
         """Put everything back but the number of steps worked, which is what was spent."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.world.load(self.model, self.optimizer, state)
         self.measuring.restore(state["measuring"])
         self.step, self.branch = state["step"], state["branch"]
         self.branches_done = state["branches_done"]
 
     def _restore(self) -> None:
         """Continue from the latest whole checkpoint; measurements made after it are made again."""
-        states = [self.checkpoints.load(self.device, kind) for kind in ("state", "trunk")]
+        states = [self.checkpoints.load(self.world.device, kind) for kind in ("state", "trunk")]
         for _, notes in states:
             for note in notes:
                 self.folder.note(note)
@@ -184,7 +202,7 @@ class Run:
             latest = max(found, key=lambda state: state["worked"])
             self._take(latest)
             self.worked = self._told_worked = latest["worked"]
-        self.folder.keep_rows(self._made)
+        self.world.on_first(lambda: self.folder.keep_rows(self._made))
 
     def _made(self, row: dict[str, Any]) -> bool:
         """Whether a measurement was made before the state that the run continues from."""
@@ -195,23 +213,26 @@ class Run:
         return row["at_step"] <= (self.step if branch is not None else trunk)
 
 
-def train(out: Path, run_id: str, device: str, threads: int) -> None:
-    """Train one run of a prepared ladder in this process.
+def train(out: Path, run_id: str, threads: int, world: World) -> None:
+    """Train one run of a prepared ladder in this process, or with the others of its world.
 
     Args:
         out: the ladder's folder.
-        device: a torch device: `cpu`, `cuda`, `cuda:1`.
-        threads: CPU threads.
+        threads: CPU threads of each process.
+        world: the processes that train the run, and their device.
+
+    Raises:
+        Stopped: the world was told to stop; the state is saved.
     """
     torch.set_num_threads(threads)
-    folder = RunFolder(out / "runs" / run_id)
+    folder = world.folder(out / "runs" / run_id)
     prepared = Prepared.read(out)
     try:
-        if folder.done() is not None:
+        if world.on_first(folder.done) is not None:
             return
-        run = Run(prepared, folder, device)
+        run = Run(prepared, folder, world)
     except DamagedMetrics as damage:
         folder.note(f"{damage}; put aside, and the run starts over")
         folder.start_over()
-        run = Run(prepared, folder, device)
+        run = Run(prepared, folder, world)
     run.train()
