@@ -32,7 +32,7 @@ _COMPLEXITIES: dict[str, tuple[int, int | None, str]] = {
     "associative_recall": (8, 4096, "facts: each of the 8 answers belongs to one, and there are 4096 keys"),
     "permutation_composition": (2, 16, "steps: one step is a fact that is taught, and many are enough"),
     "parity": (2, 16, "bits: a single bit is copied, and twice as many positions are written out"),
-    "regular_language": (3, 12, "states: with fewer, the last letter or the length gives the answer away"),
+    "regular_language": (2, 12, "states: one accepts all or nothing, and strings have eight letters"),
 }
 """Smallest and largest complexity of each family, and why."""
 

@@ -38,6 +38,8 @@ class Task:
     complexity: int
     train: tuple[Instance, ...]
     test: tuple[Instance, ...]
+    order: Tokens | None = None
+    """Symbols in the order that is hidden behind them (ranks, residues), for the feature probe; None: none."""
 
     @property
     def chance(self) -> float:

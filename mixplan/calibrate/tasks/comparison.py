@@ -31,7 +31,7 @@ def _make(name: str, items: int, symbols: np.ndarray, generator: np.random.Gener
             instance = Instance((ranked[a], ranked[b]), labels, label)
             (train if place < half else test).append(instance)
     # Mixed, so that any first part of them has both labels and all kinds of pairs.
-    return Task(name, "comparison", items, mixed(train, generator), mixed(test, generator))
+    return Task(name, "comparison", items, mixed(train, generator), mixed(test, generator), tuple(ranked))
 
 
 FAMILY = Family("comparison", lambda items: items + 2, _make, instance_tokens=lambda _: 4)

@@ -20,7 +20,8 @@ def _make(name: str, modulus: int, symbols: np.ndarray, generator: np.random.Gen
         Instance((value[a], value[b]), choices, (a + b) % modulus)
         for a, b in (pairs[index] for index in order)
     ]
-    return Task(name, "modular_addition", modulus, tuple(instances[:half]), tuple(instances[half:]))
+    train, test = tuple(instances[:half]), tuple(instances[half:])
+    return Task(name, "modular_addition", modulus, train, test, tuple(value))
 
 
 FAMILY = Family("modular_addition", lambda modulus: modulus, _make, instance_tokens=lambda _: 4)
