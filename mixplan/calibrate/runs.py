@@ -188,7 +188,7 @@ class RunState:
 
 
 class DamagedMetrics(Exception):
-    """Measurements on disk are not what was written."""
+    """What is on disk of a run is not what was written, and cannot be continued from."""
 
 
 class RunFolder:
@@ -244,6 +244,22 @@ class RunFolder:
             except ValueError:
                 raise DamagedMetrics(f"{self.metrics}: line {number} is damaged") from None
             yield row
+
+    def fingerprint(self) -> list[Any]:
+        """Size in bytes and hash of the measurements so far."""
+        content = self.metrics.read_bytes() if self.metrics.is_file() else b""
+        return [len(content), hashlib.sha256(content).hexdigest()]
+
+    def check(self, fingerprint: Sequence[Any]) -> None:
+        """Compare with what the measurements once were; more may have been added since.
+
+        Raises:
+            DamagedMetrics: what was there then is not there now.
+        """
+        size, digest = fingerprint
+        content = self.metrics.read_bytes()[:size] if self.metrics.is_file() else b""
+        if len(content) < size or hashlib.sha256(content).hexdigest() != digest:
+            raise DamagedMetrics(f"{self.metrics} was changed or damaged after it was written")
 
     def keep_rows(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the other measurements: they will be made again."""

@@ -63,7 +63,8 @@ def spec_problems(spec: CalibrationSpec) -> list[str]:
         if source.match_repetition is not None and spec.horizons.branches and _several_horizons(spec):
             problems.append(
                 f"user_sources {source.name}: match_repetition sub-samples a source to the length of "
-                "the run, but with horizons.branches one run serves several lengths; set horizons.branches to false"
+                "the run, but with horizons.branches one run serves several lengths; set horizons.branches "
+                "to false"
             )
     return problems
 

@@ -27,7 +27,6 @@ from mixplan.calibrate.model import build_optimizer, seeded_model
 from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.probes.retention import retention_probes
 from mixplan.calibrate.runs import DamagedMetrics, RunFolder, RunSpec
-from mixplan.calibrate.tasks import make_cells
 
 _LOOK_EVERY_STEPS = 10
 _TELL_EVERY_SECONDS = 2.0
@@ -45,14 +44,7 @@ class Run:
         loss = StepLoss(fast_model, self.training.precision)
         self.loss = world.wrap(loss, self.model, prepared.spec.engine.fsdp_from_params)
         self.optimizer = build_optimizer(self.model, self.spec.learning_rate, self.training)
-        cells = make_cells(
-            prepared.spec,
-            self.spec.seed,
-            self.spec.variant,
-            prepared.base_vocab,
-            prepared.base,
-            prepared.encoder(),
-        )
+        cells = prepared.cells(self.spec)
         retention = retention_probes(
             prepared.spec, self.spec.seed, prepared.base_vocab, prepared.end_of_document_id, self.spec.steps
         )
@@ -178,6 +170,7 @@ class Run:
             "branches_done": self.branches_done,
             "worked": self.worked,
             "measuring": self.measuring.state(),
+            "metrics": self.world.on_first(self.folder.fingerprint),
             **self.world.state(self.model, self.optimizer),
         }
         self.checkpoints.save(state, kind)
@@ -200,9 +193,20 @@ class Run:
         if found:
             # The trunk's state before a branch is the later one until the branch was checkpointed itself.
             latest = max(found, key=lambda state: state["worked"])
+            self.world.on_first(lambda: self.folder.check(latest["metrics"]))
             self._take(latest)
+            self._check_trunk(states[1][0])
             self.worked = self._told_worked = latest["worked"]
         self.world.on_first(lambda: self.folder.keep_rows(self._made))
+
+    def _check_trunk(self, trunk: dict[str, Any] | None) -> None:
+        """A branch can only be continued with the state that the trunk goes on from after it."""
+        if self.branch is None:
+            return
+        fork = self.spec.branches[self.branch].fork_step
+        if trunk is None or trunk["step"] != fork:
+            where = self.folder.checkpoints
+            raise DamagedMetrics(f"{where}: the state of step {fork}, before a branch, is lost or damaged")
 
     def _made(self, row: dict[str, Any]) -> bool:
         """Whether a measurement was made before the state that the run continues from."""
