@@ -11,6 +11,7 @@ decay is trained and measured, and the trunk goes on from the saved state (warmu
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Callable
@@ -227,8 +228,20 @@ def train(out: Path, run_id: str, threads: int, world: World) -> None:
 
     Raises:
         Stopped: the world was told to stop; the state is saved.
+        OSError: something cannot be written. What was saved before is untouched.
     """
     torch.set_num_threads(threads)
+    try:
+        _train(out, run_id, world)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        way_out = "free some space and run the same command: it continues from the last checkpoint"
+        path = error.filename or str(out / "runs" / run_id)
+        raise OSError(error.errno, f"{error.strerror}; {way_out}", path) from None
+
+
+def _train(out: Path, run_id: str, world: World) -> None:
     folder = world.folder(out / "runs" / run_id)
     prepared = Prepared.read(out)
     try:
