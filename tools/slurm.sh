@@ -1,6 +1,6 @@
 #!/bin/sh
 # A throw-away Slurm on this machine, for the tests: its own munged, slurmctld and slurmd (several "nodes" on
-# one host), all files in one folder, nothing outside it touched. Run as root; Debian packages slurm-wlm and munge.
+# one host), all files in one folder, nothing outside it touched. From Debian's slurm-wlm and munge.
 #
 #   slurm.sh install             makes sure that the programs are here; installs Debian's as root
 #   slurm.sh start DIR [NODES]   starts it; then SLURM_CONF=DIR/slurm.conf makes sbatch, squeue, … use it
@@ -39,8 +39,8 @@ configure() {
 ClusterName=throwaway
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort=$1
-SlurmUser=root
-SlurmdUser=root
+SlurmUser=$(id -un)
+SlurmdUser=$(id -un)
 AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket=$dir/munge.socket,cred_expire=2

@@ -12,6 +12,7 @@ decay is trained and measured, and the trunk goes on from the saved state (warmu
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.probes.retention import retention_probes
 from mixplan.calibrate.runs import DamagedMetrics, RunFolder, RunSpec
 
+_log = logging.getLogger(__name__)
 _LOOK_EVERY_STEPS = 10
 _TELL_EVERY_SECONDS = 2.0
 
@@ -199,6 +201,7 @@ class Run:
             self._check_trunk(states[1][0])
             self.worked = self._told_worked = latest["worked"]
         self.world.on_first(lambda: self.folder.keep_rows(self._made))
+        _log.info("%s: from step %d of %d", self.spec.run_id, self.worked, self.spec.work_steps)
 
     def _check_trunk(self, trunk: dict[str, Any] | None) -> None:
         """A branch can only be continued with the state that the trunk goes on from after it."""

@@ -8,8 +8,10 @@ before a time limit), a run saves its state and leaves. Exit codes: see engines/
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -33,6 +35,10 @@ def main() -> int:
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: stop.set())
     first = int(os.environ["RANK"]) == 0 if member else True
+    logging.basicConfig(
+        format=f"%(asctime)s {socket.gethostname()}: %(message)s",
+        level=logging.INFO if first else logging.WARNING,
+    )
     try:
         with lease.hold(Path(out) / "runs" / run_id) if first else contextlib.nullcontext():
             from mixplan.calibrate.distributed import Stopped, world_of
@@ -42,9 +48,10 @@ def main() -> int:
                 with world_of(device, stop, member) as world:
                     train(Path(out), run_id, threads, world)
             except Stopped:
+                logging.info("%s: told to stop; the state is saved", run_id)
                 return STOPPED
     except lease.Taken as taken:
-        sys.stderr.write(f"{taken}\n")
+        logging.error("%s", taken)
         return TAKEN
     return 0
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.runs import RunState
-from mixplan.documents.calibration_spec import Engine
+from mixplan.documents.calibration_spec import CalibrationSpec, Engine
 from mixplan.errors import InputError
 
 Watch = Callable[[list[RunState]], None]
@@ -70,21 +72,20 @@ def runner(engine: Engine, slots: int | None = None, follow: bool = False) -> Ru
     return LocalRunner(engine, slots)
 
 
-def with_kind(engine: Engine, kind: str | None) -> Engine:
-    """The engine section with another kind (None: as it is), checked again.
+def with_engine(spec: CalibrationSpec, kind: str | None) -> CalibrationSpec:
+    """The calibration with another kind of engine (None: as it is), checked again.
 
     Raises:
-        InputError: no such engine, or the section does not fit it.
+        InputError: no such engine, or the engine section does not fit it.
     """
-    from pydantic import ValidationError
-
     if kind is None:
-        return engine
+        return spec
     try:
-        return Engine.model_validate({**engine.model_dump(exclude_unset=True), "kind": kind})
+        engine = Engine.model_validate({**spec.engine.model_dump(exclude_unset=True), "kind": kind})
     except ValidationError as error:
-        found = [f"--engine {kind}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()]
-        raise InputError(found) from None
+        said = [one["msg"].removeprefix("Value error, ") for one in error.errors()]
+        raise InputError(f"--engine {kind}: {text}" for text in said) from None
+    return spec.model_copy(update={"engine": engine})
 
 
 def check_batches(prepared: Prepared) -> None:
@@ -120,6 +121,8 @@ def outcome(prepared: Prepared, launched: Launched) -> Outcome:
         by.setdefault(state.status, []).append(state.run_id)
     over = len(by.get("finished", []))
     notes = list(launched.told)
+    for run in prepared.runs():
+        notes += [f"{run.run_id}: {text}" for text in prepared.folder(run).notes()]
     if "diverged" in by:
         notes.append(f"diverged (non-finite loss), left out of the measurements: {', '.join(by['diverged'])}")
     problems = [
