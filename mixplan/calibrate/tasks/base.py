@@ -39,7 +39,7 @@ class Task:
     train: tuple[Instance, ...]
     test: tuple[Instance, ...]
     order: Tokens | None = None
-    """Symbols in the order that is hidden behind them (ranks, residues), for the feature probe; None: none."""
+    """Symbols in the order hidden behind them (ranks, residues), for the feature probe; None: no order."""
 
     @property
     def chance(self) -> float:
