@@ -6,7 +6,6 @@ written last and atomically: a run without it is not finished.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mixplan.calibrate import ladder
+from mixplan.calibrate import ladder, lease
 from mixplan.documents.atomic import write_json, write_text
 from mixplan.documents.base import Count, Document, Fraction, Name, Part, Positive, Whole
 from mixplan.documents.calibration_spec import CalibrationSpec
@@ -285,14 +284,7 @@ class RunFolder:
 
     def locked(self) -> bool:
         """Whether a process is training this run now (its steps may be slower than any patience)."""
-        try:
-            with self.lock.open("r") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return lease.held(self.path)
 
     def state(self) -> RunState:
         """For the progress display and `mixplan status`."""
@@ -308,11 +300,10 @@ class RunFolder:
             step = int(done.get("step", step))
         elif (self.path / "failed.txt").is_file():
             status, left = "failed", None
-        elif not seen:
-            status = "waiting"
+        elif (seen and time.time() - seen["time"] < _RECENT_SECONDS) or self.locked():
+            status = "running"
         else:
-            recent = time.time() - seen["time"] < _RECENT_SECONDS
-            status = "running" if recent or self.locked() else "stopped"
+            status = "stopped" if seen else "waiting"
         return RunState(run.run_id, status, step, run.work_steps, rate, seen.get("loss"), left)
 
 
