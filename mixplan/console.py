@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mixplan.errors import MixplanError
@@ -34,6 +35,17 @@ def fail(error: MixplanError) -> None:
     label = "error" if error.exit_code == 2 else "no"
     for problem in error.problems:
         print(f"{label}: {problem}", file=sys.stderr, flush=True)
+
+
+def resolved(given: Path, file: str | None = None) -> Path:
+    """A path as it is; for `ref:NAME` the shipped reference, or a file of it, announced on standard error."""
+    from mixplan.documents.references import resolve
+
+    path, warning = resolve(given)
+    if warning is None:
+        return path
+    note(f"warning: {warning}")
+    return path / file if file else path
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -14,8 +14,10 @@ from mixplan.documents.measurements import ROWS, read_measurements
 from mixplan.documents.mixture import Mixture
 from mixplan.documents.plan import Plan
 from mixplan.documents.recipe import Recipe
+from mixplan.documents.references import references
 from mixplan.documents.shapes import PRESETS
 from mixplan.documents.suggest import did_you_mean
+from mixplan.documents.table import ENDINGS
 from mixplan.errors import InputError
 
 KINDS: dict[str, type[BaseModel]] = {
@@ -25,11 +27,11 @@ KINDS: dict[str, type[BaseModel]] = {
     "recipe": Recipe,
     "mixture": Mixture,
 }
-SCHEMAS = [*KINDS, "measurements", "presets"]
+SCHEMAS = [*KINDS, "measurements", "presets", "references"]
 
 
 def schema(name: str) -> dict[str, Any]:
-    """JSON Schema of a document; for `measurements` one schema per table, for `presets` the known shapes.
+    """JSON Schema of a document; for `measurements` one schema per table; all known `presets`, `references`.
 
     Raises:
         InputError: no document has that name.
@@ -41,6 +43,8 @@ def schema(name: str) -> dict[str, Any]:
             shape.name: {**shape.model_dump(exclude={"name"}), "block_params": shape.block_params}
             for shape in PRESETS.values()
         }
+    if name == "references":
+        return {one.name: one.model_dump(mode="json") for one in references().values()}
     if name not in KINDS:
         raise InputError(f"{name!r} is no document{did_you_mean(name, SCHEMAS)}")
     return KINDS[name].model_json_schema()
@@ -53,7 +57,7 @@ def validate(path: Path) -> str:
         InputError: with every problem found.
     """
     path = Path(path)
-    if path.is_dir() or path.suffix in (".csv", ".parquet"):
+    if path.is_dir() or path.name.endswith(ENDINGS):
         read_measurements(path)
         return "measurements"
     parsed = read_data(path)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from mixplan.documents.atomic import write_bytes, write_text
 from mixplan.errors import InputError
+
+ENDINGS = (".csv", ".csv.gz", ".parquet")
+"""What a table's file name may end in."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def from_rows(rows: Sequence[Mapping[str, Any]], text_columns: set[str], order: 
 
 
 def read_table(path: Path, text_columns: set[str]) -> Table:
-    """Read CSV or Parquet by the file's ending.
+    """Read CSV (gzipped if the name ends in .gz) or Parquet by the file's ending.
 
     Columns in `text_columns`, and columns that are not all numbers, have dtype object and hold str; the
     others are float64, NaN where a field is empty. Whether a column should hold numbers the caller checks.
@@ -80,7 +85,7 @@ def read_table(path: Path, text_columns: set[str]) -> Table:
     rows: list[list[str]] = []
     ragged: list[int] = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with _open_text(path) as file:
             reader = csv.reader(file)
             header = [name.strip() for name in next(reader, [])]
             for row in reader:
@@ -90,6 +95,8 @@ def read_table(path: Path, text_columns: set[str]) -> Table:
                     ragged.append(reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not CSV in UTF-8 ({error})") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not a whole gzip file ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     problems = _header_problems(path, header)
@@ -108,6 +115,12 @@ def read_table(path: Path, text_columns: set[str]) -> Table:
     )
 
 
+def _open_text(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", newline="", encoding="utf-8-sig")
+    return path.open(newline="", encoding="utf-8-sig")
+
+
 def _header_problems(path: Path, header: list[str]) -> list[str]:
     if not any(header):
         return [f"{path}: the file is empty; the first line must name the columns"]
@@ -122,7 +135,7 @@ def _header_problems(path: Path, header: list[str]) -> list[str]:
 
 
 def write_table(table: Table, path: Path) -> None:
-    """Write CSV or Parquet by the file's ending, atomically. Numbers keep their exact value."""
+    """Write CSV, .csv.gz or Parquet by the file's ending, atomically. Numbers keep their exact value."""
     path = Path(path)
     if path.suffix == ".parquet":
         import pyarrow as pa
@@ -141,6 +154,10 @@ def write_table(table: Table, path: Path) -> None:
     writer.writerow(table.columns)
     text = {name: [_cell(value) for value in column] for name, column in table.columns.items()}
     writer.writerows(zip(*text.values(), strict=True))
+    if path.suffix == ".gz":
+        # No time and no name inside: the same table gives the same bytes.
+        write_bytes(path, gzip.compress(out.getvalue().encode("utf-8"), mtime=0))
+        return
     write_text(path, out.getvalue())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mixplan.documents import Calibration, Table
+from mixplan.documents.references import reference_warnings
 from mixplan.documents.suggest import did_you_mean
 from mixplan.documents.table import read_table
 from mixplan.errors import InputError
@@ -14,7 +15,7 @@ from mixplan.laws.predict import LawForecast
 
 NUMBERS = ("block_params", "tokens", "frequency", "complexity")
 NEEDED = (*NUMBERS, "family")
-WRITTEN = ("skill", "skill_low", "skill_high", "p_learned", "extrapolated", "why_extrapolated")
+WRITTEN = ("skill", "skill_low", "skill_high", "p_learned", "extrapolated", "why_extrapolated", "reference")
 _SHOWN_ROWS = 10
 
 
@@ -75,7 +76,8 @@ def read_cells(path: Path) -> Table:
 
 
 def predict_cells(calibration: Calibration, cells: Table, where: str) -> Table:
-    """The cells with WRITTEN added (extrapolated is 0 or 1, why_extrapolated in words).
+    """The cells with WRITTEN added (extrapolated is 0 or 1, why_extrapolated in words, reference only where
+    the calibration is one that ships).
 
     Raises:
         InputError: every row whose task kind the calibration cannot speak about, grouped by reason.
@@ -90,6 +92,7 @@ def predict_cells(calibration: Calibration, cells: Table, where: str) -> Table:
     found = forecast.skill(
         family, cells["complexity"], cells["block_params"], cells["tokens"], cells["frequency"]
     )
+    origin = "; ".join(reference_warnings(calibration.provenance))
     return Table({
         **cells.columns,
         "skill": found.skill,
@@ -98,6 +101,7 @@ def predict_cells(calibration: Calibration, cells: Table, where: str) -> Table:
         "p_learned": found.p_learned,
         "extrapolated": np.array([float(bool(reasons)) for reasons in found.extrapolated]),
         "why_extrapolated": np.array(["; ".join(reasons) for reasons in found.extrapolated], dtype=object),
+        **({"reference": np.array([origin] * len(cells), dtype=object)} if origin else {}),
     })  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from mixplan.documents.calibration import Calibration
 from mixplan.documents.forecast import Forecast
 from mixplan.documents.plan import Plan
 from mixplan.documents.recipe import Recipe
+from mixplan.documents.references import KEY, reference_in, warning
 from mixplan.errors import NoAnswer
 from mixplan.recommend.explain import explain, headline, tables
 
@@ -65,6 +66,7 @@ def recommend(
     from mixplan.recommend.search import search
     from mixplan.recommend.solve import Solver, rank
 
+    origin = reference_in(calibration.provenance) if calibration else None
     problem = build_problem(plan, forecast, folder)
     solver = Solver(forecast)
     used_seed = plan.search.seed if seed is None else seed
@@ -76,9 +78,11 @@ def recommend(
         nearest = chosen.candidate
         diagnosis = diagnose(solver, problem)
         lines = describe(problem, diagnosis, nearest)
-        raise Infeasible(lines, as_json(problem, diagnosis, nearest, lines))
+        report = as_json(problem, diagnosis, nearest, lines)
+        raise Infeasible(lines, {**report, "warnings": [warning(origin)]} if origin else report)
     record: Provenance = {
         **(provenance or {}),
+        **({KEY: origin.model_dump(mode="json")} if origin else {}),
         "trials": plan.search.trials,
         "seed": used_seed,
         "versions": {"mixplan": version("mixplan"), "optuna": optuna.__version__, "numpy": np.__version__},

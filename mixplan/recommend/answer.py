@@ -22,6 +22,7 @@ from mixplan.documents.recipe import (
     RecipeTask,
     TaskPrediction,
 )
+from mixplan.documents.references import reference_warnings
 from mixplan.recommend.evaluate import TOLERANCE, evaluate
 from mixplan.recommend.problem import Problem
 from mixplan.recommend.rounding import Whole
@@ -194,7 +195,7 @@ def _binds(plan: Plan, problem: Problem, solver: Solver, chosen: Whole) -> list[
 
 def _warnings(recipe: Recipe, problem: Problem, chosen: Whole, calibration: Calibration | None) -> list[str]:
     """What a reader must know before spending the money."""
-    told = []
+    told = [] if calibration is None else reference_warnings(calibration.provenance)
     beyond: dict[str, list[str]] = {}
     for task in recipe.tasks:
         for reason in task.recommended.why_extrapolated:

@@ -12,11 +12,12 @@ from mixplan.documents.calibration import Calibration
 from mixplan.documents.loading import load
 from mixplan.documents.measurements import ROWS, Measurements, read_measurements
 from mixplan.documents.recipe import Recipe
+from mixplan.documents.table import ENDINGS
 from mixplan.documents.verification import Verified
 from mixplan.errors import InputError
 
 T = TypeVar("T")
-TABLES = [f"{name}{end}" for name in ROWS for end in (".csv", ".parquet")]
+TABLES = [f"{name}{end}" for name in ROWS for end in ENDINGS]
 
 
 @dataclass(frozen=True)
