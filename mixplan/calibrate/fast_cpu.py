@@ -15,20 +15,23 @@ D = d/H head width, G = B·H.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from mixplan.calibrate.fast_plain import rotary
 
 MAX_SEQUENCE = 512
 """Longer sequences are faster with torch's blockwise attention."""
-_CACHED_SCORES = 2**17
-"""Scores worked on at once: 512 KiB, half of a core's usual second-level cache."""
+_CACHED_NUMBERS = 2**17
+"""Scores or activations worked on at once: 512 KiB, half of a core's usual second-level cache."""
+_FEWEST_TOKENS = 64
 _QUERIES_AT_ONCE = 64
 """Queries of a block; the keys after its last one are left out."""
 
@@ -46,28 +49,44 @@ def hidden_states(model: Any, tokens_BT: Tensor) -> Tensor:
             attention.o_proj.weight, attention.q_norm.weight, attention.k_norm.weight,
             cos_DT, sin_DT, rows, attention.head_dim, attention.q_norm.variance_epsilon,
         )  # fmt: skip
-        x_dN = x_dN + norm(y_dN, layer.post_attention_layernorm)
+        x_dN = _add_normed(x_dN, y_dN, layer.post_attention_layernorm)
         y_dN = _SwiGLU.apply(x_dN, mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight)
-        x_dN = x_dN + norm(y_dN, layer.post_feedforward_layernorm)
-    return norm(x_dN, body.norm)
+        x_dN = _add_normed(x_dN, y_dN, layer.post_feedforward_layernorm)
+    return _add_normed(None, x_dN, body.norm)
 
 
-def norm(x_dN: Tensor, module: Any) -> Tensor:
-    """RMSNorm over features, arXiv 1910.07467: x / sqrt(mean(x²) + ε) · gain; shape (d, N)."""
-    return _RMSNorm.apply(x_dN, module.weight, module.variance_epsilon)
+def keep_freed_memory() -> bool:
+    """Tell the C library to keep what the process frees, instead of giving it back at the end of every step.
+
+    Each page given back is cleared and mapped again in the next step. Only where the C library is glibc;
+    nothing happens elsewhere. Returns whether it was told.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    # malloc.h: M_TRIM_THRESHOLD is -1, M_MMAP_THRESHOLD -3; 1 GiB and (the most it takes) 32 MiB.
+    return mallopt is not None and bool(mallopt(-1, 2**30)) and bool(mallopt(-3, 2**25))
 
 
-class _RMSNorm(torch.autograd.Function):
+def _add_normed(x_dN: Tensor | None, y_dN: Tensor, module: Any) -> Tensor:
+    """x + RMSNorm(y) over features: y / sqrt(mean(y²) + ε) · gain (arXiv 1910.07467), shape (d, N)."""
+    return _AddNormed.apply(x_dN, y_dN, module.weight, module.variance_epsilon)
+
+
+class _AddNormed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x_dN: Tensor, gain_d: Tensor, epsilon: float) -> Tensor:
-        normed_dN, scale_N = _normalise(x_dN, epsilon)
+    def forward(ctx: Any, x_dN: Tensor | None, y_dN: Tensor, gain_d: Tensor, epsilon: float) -> Tensor:
+        normed_dN, scale_N = _normalise(y_dN, epsilon)
         ctx.save_for_backward(normed_dN, scale_N, gain_d)
-        return normed_dN * gain_d[:, None]
+        ctx.adds = x_dN is not None
+        gain_d1 = gain_d[:, None]
+        return normed_dN * gain_d1 if x_dN is None else torch.addcmul(x_dN, normed_dN, gain_d1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_dN: Tensor) -> tuple[Tensor, Tensor, None]:
-        return *_norm_backward(grad_dN, *ctx.saved_tensors), None
+    def backward(ctx: Any, grad_dN: Tensor) -> tuple[Tensor | None, ...]:
+        grad_y_dN, grad_gain_d = _norm_backward(grad_dN, *ctx.saved_tensors)
+        return grad_dN if ctx.adds else None, grad_y_dN, grad_gain_d, None
 
 
 def _normalise(x_dN: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -88,26 +107,46 @@ def _norm_backward(
 
 
 class _SwiGLU(torch.autograd.Function):
-    """down(silu(gate·x) ⊙ up·x), arXiv 2002.05202."""
+    """down(silu(gate·x) ⊙ up·x), arXiv 2002.05202, some tokens at a time. C = tokens at once."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x_dN: Tensor, gate_Fd: Tensor, up_Fd: Tensor, down_dF: Tensor) -> Tensor:
-        gated_FN, lifted_FN = gate_Fd @ x_dN, up_Fd @ x_dN
-        active_FN = torch.nn.functional.silu(gated_FN)
-        ctx.save_for_backward(x_dN, gate_Fd, up_Fd, down_dF, gated_FN, lifted_FN, active_FN)
-        return down_dF @ (active_FN * lifted_FN)
+    def forward(ctx: Any, x_dN: Tensor, gate_Fd: Tensor, up_Fd: Tensor, down_dF: Tensor) -> Tensor:
+        wide = len(gate_Fd)
+        both_2Fd = torch.cat([gate_Fd, up_Fd])
+        at_once = max(_FEWEST_TOKENS, _CACHED_NUMBERS // (2 * wide))
+        y_dN = torch.empty_like(x_dN)
+        lifted = []
+        active_FC = torch.empty(wide, at_once)
+        for x_dC, y_dC in zip(x_dN.split(at_once, 1), y_dN.split(at_once, 1), strict=True):
+            lifted.append(both_2Fd @ x_dC)
+            gate_FC, up_FC = lifted[-1].split(wide)
+            active = torch.ops.aten.silu.out(gate_FC, out=active_FC[:, : gate_FC.shape[1]]).mul_(up_FC)
+            torch.mm(down_dF, active, out=y_dC)
+        ctx.save_for_backward(x_dN, both_2Fd, down_dF, *lifted)
+        return y_dN
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_dN: Tensor) -> tuple[Tensor, ...]:
-        x_dN, gate_Fd, up_Fd, down_dF, gated_FN, lifted_FN, active_FN = ctx.saved_tensors
-        product_FN = active_FN * lifted_FN
-        grad_down = grad_dN @ product_FN.t()
-        torch.mm(down_dF.t(), grad_dN, out=product_FN)
-        grad_lifted_FN = product_FN * active_FN
-        grad_gated_FN = torch.ops.aten.silu_backward(product_FN.mul_(lifted_FN), gated_FN)
-        grad_x = (up_Fd.t() @ grad_lifted_FN).addmm_(gate_Fd.t(), grad_gated_FN)
-        return grad_x, grad_gated_FN @ x_dN.t(), grad_lifted_FN @ x_dN.t(), grad_down
+        x_dN, both_2Fd, down_dF, *lifted = ctx.saved_tensors
+        wide, at_once = down_dF.shape[1], lifted[0].shape[1]
+        grad_x_dN = torch.empty_like(x_dN)
+        grad_both, grad_down = torch.zeros_like(both_2Fd), torch.zeros_like(down_dF)
+        scratch = torch.empty(4, wide, at_once)
+        parts = zip(*(t.split(at_once, 1) for t in (grad_dN, x_dN, grad_x_dN)), lifted, strict=True)
+        for grad_dC, x_dC, grad_x_dC, both_2FC in parts:
+            gate_FC, up_FC = both_2FC.split(wide)
+            active, product, *_ = room = scratch[:, :, : gate_FC.shape[1]]
+            torch.ops.aten.silu.out(gate_FC, out=active)
+            grad_down.addmm_(grad_dC, torch.mul(active, up_FC, out=product).t())
+            torch.mm(down_dF.t(), grad_dC, out=product)
+            grad_gate, grad_up = room[2:]
+            torch.mul(product, active, out=grad_up)
+            torch.ops.aten.silu_backward.grad_input(product.mul_(up_FC), gate_FC, grad_input=grad_gate)
+            grad_2FC = room[2:].flatten(0, 1)
+            torch.mm(both_2Fd.t(), grad_2FC, out=grad_x_dC)
+            grad_both.addmm_(grad_2FC, x_dC.t())
+        return grad_x_dN, *grad_both.split(wide), grad_down
 
 
 class _Attention(torch.autograd.Function):
@@ -193,7 +232,7 @@ def _blocks(shape: torch.Size) -> Iterator[tuple[slice, slice, Tensor]]:
     for start in range(0, length, _QUERIES_AT_ONCE):
         queries = slice(start, min(start + _QUERIES_AT_ONCE, length))
         size = (queries.stop - start) * queries.stop
-        at_once = min(count, max(1, _CACHED_SCORES // size))
+        at_once = min(count, max(1, _CACHED_NUMBERS // size))
         scratch = torch.empty(at_once, queries.stop - start, queries.stop)
         for first in range(0, count, at_once):
             heads = slice(first, min(first + at_once, count))

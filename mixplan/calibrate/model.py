@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mixplan.calibrate import fast_cpu, fast_plain
-from mixplan.calibrate.fast_loss import mean_nll
+from mixplan.calibrate.fast_loss import weighted_nll
 from mixplan.calibrate.runs import RunSpec
 from mixplan.compat import ensure_torchvision_imports
 from mixplan.documents.calibration_spec import Training
@@ -112,6 +112,7 @@ class TokenLoss(nn.Module):
 
     def __init__(self, model: Any, precision: str, compiled: bool = False) -> None:
         super().__init__()
+        fast_cpu.keep_freed_memory()
         self.model, self.precision = model, precision
         self._hidden: Hidden | None = torch.compile(fast_plain.hidden_states) if compiled else None
 
@@ -140,10 +141,17 @@ def logits_of(model: Any, tokens_BT: Tensor, precision: str, logits_to_keep: int
 
 
 def _mean_nll(model: Any, tokens_BT: Tensor, precision: str, hidden: Hidden | None) -> Tensor:
+    rows, length = tokens_BT.shape
     with _precision(tokens_BT, precision):
-        hidden_BTd = _hidden_states(model, tokens_BT, precision, hidden)[:, :-1]
+        hidden_BTd = _hidden_states(model, tokens_BT, precision, hidden)
+    # Every position is kept, so that nothing is copied; the last one has no next token: weight 0.
+    targets_BT = tokens_BT.roll(-1, 1)
+    weights_BT = torch.full((rows, length), 1 / (rows * (length - 1)), device=tokens_BT.device)
+    weights_BT[:, -1] = 0
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return mean_nll(hidden_BTd.flatten(0, 1), model.lm_head.weight, tokens_BT[:, 1:].flatten(), dtype)
+    return weighted_nll(
+        hidden_BTd.flatten(0, 1), model.lm_head.weight, targets_BT.flatten(), weights_BT.flatten(), dtype
+    )
 
 
 def _hidden_states(model: Any, tokens_BT: Tensor, precision: str, hidden: Hidden | None) -> Tensor:
