@@ -1,20 +1,21 @@
-"""The probes against plain recomputation on a tiny model."""
+"""Scoring, skill, LM loss and retention against plain recomputation on a tiny model."""
 
 from __future__ import annotations
-
-import copy
 
 import numpy as np
 import pytest
 import torch
+from ladders import write_ladder
 
-from mixplan.calibrate.model import build_model, build_optimizer, token_loss
-from mixplan.calibrate.probes import interference, learning
-from mixplan.calibrate.probes.retention import RetentionProbe
-from mixplan.calibrate.probes.scoring import choice_logprobs, choice_nll, held_out_contexts, score
+from mixplan.calibrate.model import build_model, token_loss
+from mixplan.calibrate.probes import learning
+from mixplan.calibrate.probes.contexts import Contexts, held_out_contexts
+from mixplan.calibrate.probes.retention import RetentionProbe, problems, retention_probes
+from mixplan.calibrate.probes.scoring import Questions, by_group, choice_logprobs, choice_nll, score
 from mixplan.calibrate.tasks import FAMILIES, Cell
 from mixplan.calibrate.tasks.base import Instance, Task
-from mixplan.documents.calibration_spec import Retention, Training
+from mixplan.documents import CalibrationSpec, load
+from mixplan.documents.calibration_spec import Retention
 from mixplan.documents.shapes import ModelShape
 
 VOCAB = 64
@@ -50,9 +51,14 @@ def by_hand(model, instance: Instance, context: np.ndarray) -> list[float]:
     return found
 
 
+def ask(*groups: list[Instance]) -> Questions:
+    return Questions(groups, CONTEXTS, "cpu")
+
+
 def test_scores_equal_a_plain_recomputation(model) -> None:
-    instances = [*ONE_TOKEN, *SEVERAL]
-    scores = score(model, instances, CONTEXTS, "fp32")
+    instances = [*ONE_TOKEN, *SEVERAL, Instance((41,), ((50,), (51, 52)), 1)]
+    scores = score(model, ask(instances), "fp32")
+    assert len(scores.correct) == len(instances)
     for n, instance in enumerate(instances):
         logprobs = np.array(by_hand(model, instance, CONTEXTS[n % 3]))
         nll = np.log(np.exp(logprobs).sum()) - logprobs[instance.answer]
@@ -61,9 +67,44 @@ def test_scores_equal_a_plain_recomputation(model) -> None:
         assert scores.correct[n] == (logprobs.argmax() == instance.answer)
 
 
+def test_parts_of_a_forward_pass_change_nothing(model, monkeypatch) -> None:
+    instances = [
+        Instance((41 + n % 5, 46 + n % 3), ((50,), (51,), (52,)), n % 3) for n in range(70)
+    ]  # two parts of at least 64 rows
+    whole = score(model, ask(instances), "fp32")
+    monkeypatch.setattr("mixplan.calibrate.probes.scoring._LOGITS_AT_ONCE", {"cpu": 1})
+    parts = score(model, ask(instances), "fp32")
+    assert parts.choice_nll == pytest.approx(whole.choice_nll, abs=1e-5)
+    assert (parts.correct == whole.correct).all()
+
+
+def test_groups_are_asked_as_if_they_were_alone(model) -> None:
+    together = ask(ONE_TOKEN, SEVERAL)
+    scores = score(model, together, "fp32")
+    for group, found in zip((ONE_TOKEN, SEVERAL), by_group(scores.choice_nll, together), strict=True):
+        assert found == pytest.approx(score(model, ask(group), "fp32").choice_nll, abs=1e-5)
+
+
+def test_hidden_states_after_a_context_are_those_of_reading_both(model) -> None:
+    contexts = Contexts(model, torch.from_numpy(CONTEXTS), "fp32")
+    with torch.no_grad():
+        found = contexts.hidden(torch.tensor([2, 0]), torch.tensor([[41], [43]]))
+        for row, (context, token) in enumerate(((2, 41), (0, 43))):
+            tokens = torch.tensor([[*CONTEXTS[context].tolist(), token]])
+            expected = model.model(tokens, output_hidden_states=True).hidden_states
+            # The last of transformers' states has gone through the final norm; the stream itself has not.
+            assert torch.allclose(found[0, row], expected[0][0, -1], atol=1e-5)
+            assert torch.allclose(model.model.norm(found[1, row]), expected[1][0, -1], atol=1e-4)
+
+
+def skills(model, task: Task) -> list[dict[str, float]]:
+    cells = [Cell(task, 0.1)]
+    return learning.skills(model, cells, learning.unseen(cells, 256, CONTEXTS, "cpu"), "fp32")
+
+
 def test_guessing_has_skill_zero_and_knowing_has_skill_one(model) -> None:
     task = FAMILIES["modular_addition"].make("t", 5, np.arange(45, 50), np.random.default_rng(0))
-    row = learning.skills(model, [Cell(task, 0.1)], CONTEXTS, 256, "fp32")[0]
+    (row,) = skills(model, task)
     assert row["skill"] == pytest.approx((row["accuracy"] - 0.2) / 0.8)
     context = [CONTEXTS[n % 3] for n in range(len(task.test))]
     known = tuple(
@@ -71,7 +112,7 @@ def test_guessing_has_skill_zero_and_knowing_has_skill_one(model) -> None:
         for i, c in zip(task.test, context, strict=True)
     )
     sure = Task("t", "modular_addition", 5, task.train, known)
-    assert learning.skills(model, [Cell(sure, 0.1)], CONTEXTS, 256, "fp32")[0]["skill"] == 1.0
+    assert skills(model, sure)[0]["skill"] == 1.0
 
 
 def test_lm_loss_is_the_mean_over_held_out_sequences(model) -> None:
@@ -85,45 +126,6 @@ def test_lm_loss_is_the_mean_over_held_out_sequences(model) -> None:
     assert learning.lm_loss(model, held_out, 16, 64, "fp32") == pytest.approx(part, rel=1e-5)
 
 
-def trained(model) -> torch.optim.AdamW:
-    """A few steps, so that AdamW has second moments."""
-    optimizer = build_optimizer(model, 1e-3, Training(batch_sequences=1))
-    generator = np.random.default_rng(2)
-    for _ in range(5):
-        batch = torch.from_numpy(generator.integers(0, VOCAB, size=(4, 16)))
-        optimizer.zero_grad(set_to_none=True)
-        token_loss(model, batch, "fp32").backward()
-        optimizer.step()
-    return optimizer
-
-
-def test_loss_change_is_what_a_small_preconditioned_common_step_does(model) -> None:
-    optimizer = trained(model)
-    task = Task("t", "comparison", 4, tuple(ONE_TOKEN), tuple(SEVERAL))
-    common = np.random.default_rng(3).integers(0, VOCAB, size=(4, 16))
-    small = 1e-5
-    row = interference.measure(model, optimizer, [Cell(task, 0.1)], common, CONTEXTS, small, "fp32")[0]
-    instances = [*task.train, *task.test]
-
-    def task_loss(m) -> float:
-        with torch.no_grad():
-            return float(
-                choice_nll(choice_logprobs(m, instances, CONTEXTS, "fp32"), instances).double().mean()
-            )
-
-    moved = copy.deepcopy(model).double()
-    loss = token_loss(model, torch.from_numpy(common), "fp32")
-    gradients = torch.autograd.grad(loss, list(model.parameters()))
-    with torch.no_grad():
-        for old, new, gradient in zip(model.parameters(), moved.parameters(), gradients, strict=True):
-            state = optimizer.state[old]
-            v = state["exp_avg_sq"] / (1 - 0.95 ** float(state["step"]))
-            new -= small * gradient / (v.sqrt() + 1e-8)
-    change = task_loss(moved) - task_loss(copy.deepcopy(model).double())
-    assert change == pytest.approx(row["loss_change"], rel=0.05)
-    assert -1 <= row["cosine"] <= 1 and row["task_grad_norm"] > 0 and row["common_grad_norm"] > 0
-
-
 def test_the_task_gradient_is_that_of_its_choice_nll(model) -> None:
     """With the whole vocabulary as choices, the choice NLL is the LM loss of one position."""
     everything = tuple((token,) for token in range(VOCAB))
@@ -133,21 +135,24 @@ def test_the_task_gradient_is_that_of_its_choice_nll(model) -> None:
         torch.nn.functional.cross_entropy(model(row).logits[:, -1], torch.tensor([9])),
         list(model.parameters()),
     )
-    loss = choice_nll(choice_logprobs(model, instances, CONTEXTS, "fp32"), instances).mean()
+    asked = ask(instances)
+    loss = choice_nll(choice_logprobs(model, asked, "fp32"), asked).mean()
     found = torch.autograd.grad(loss, list(model.parameters()))
     for a, b in zip(found, expected, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 
 
-def test_retention_bursts_every_instance_and_measures_at_the_delays() -> None:
-    spec = Retention(at_fraction=0.5, instances=12, burst_steps=3, replicas=2, delays_steps=[0, 2, 5])
-    tasks = [
-        FAMILIES["comparison"].make(
-            f"p{n}", 4, np.arange(300 + 10 * n, 306 + 10 * n), np.random.default_rng(n)
-        )
+def probe_tasks() -> list[Task]:
+    return [
+        FAMILIES["comparison"].make(f"p{n}", 4, np.arange(40 + 6 * n, 46 + 6 * n), np.random.default_rng(n))
         for n in range(2)
     ]
-    probe = RetentionProbe(spec, tasks, 256, steps=40)
+
+
+def test_retention_bursts_every_instance_and_measures_at_the_delays() -> None:
+    spec = Retention(at_fractions=[0.5], instances=12, burst_steps=3, replicas=2, delays_steps=[0, 2, 5])
+    tasks = probe_tasks()
+    probe = RetentionProbe(spec, tasks, 256, first=20)
     bursts = {step: probe.burst(step) for step in range(40)}
     assert [step for step, b in bursts.items() if b] == [20, 21, 22]
     injected = [document for b in bursts.values() for document in b]
@@ -156,10 +161,48 @@ def test_retention_bursts_every_instance_and_measures_at_the_delays() -> None:
     assert [step for step in range(40) if probe.starts_at(step)] == [20]
     assert [step for step in range(40) if probe.delay_after(step) is not None] == [22, 24, 27]
     probe.before = [[2.0, 5.0], [1.0, 4.0]]
-    rows = probe.rows([[0.5, 1.0], [1.5, 2.0]], 2, tokens_per_step=100)
+    rows = probe.rows([[0.5, 1.0], [1.5, 2.0]], 2, tokens_per_step=100, decaying=False)
     assert [row["gain"] for row in rows] == [1.5, -0.5]
+    assert [row["answer_gain"] for row in rows] == [4.0, 2.0]
     assert {row["delay_tokens"] for row in rows} == {200}
     assert {row["injected_at_tokens"] for row in rows} == {2300}
+    assert {row["decaying"] for row in rows} == {0}
+
+
+def test_retention_measures_each_task_as_if_it_were_alone(model) -> None:
+    spec = Retention(instances=12, burst_steps=1, replicas=2)
+    tasks = probe_tasks()
+    found = RetentionProbe(spec, tasks, 63, first=0).measure(model, CONTEXTS, "fp32")
+    for task, (choice, answer) in zip(tasks, found, strict=True):
+        nll = []
+        full = []
+        for n, instance in enumerate(task.train[:12]):
+            logprobs = np.array(by_hand(model, instance, CONTEXTS[n % 3]))
+            nll.append(np.log(np.exp(logprobs).sum()) - logprobs[instance.answer])
+            full.append(-logprobs[instance.answer])
+        assert choice == pytest.approx(np.mean(nll), abs=1e-4)
+        assert answer == pytest.approx(np.mean(full), abs=1e-4)
+
+
+def test_every_injection_has_tasks_and_steps_of_its_own(tmp_path) -> None:
+    spec = load(
+        write_ladder(tmp_path, probes={"retention": {"at_fractions": [0.6, 0.25], "burst_steps": 4}}),
+        CalibrationSpec,
+    )
+    probes = retention_probes(spec, 0, 257, 256, steps=40)
+    assert [(probe.first, probe.last) for probe in probes] == [(10, 13), (24, 27)]
+    names = [task.name for probe in probes for task in probe.tasks]
+    assert len(set(names)) == len(names) == 8
+    symbols = [{t for i in task.train for t in i.prompt} for probe in probes for task in probe.tasks]
+    assert all(not a & b for n, a in enumerate(symbols) for b in symbols[:n])
+
+
+def test_bursts_that_overlap_or_meet_the_decay_are_told_before_training() -> None:
+    assert problems(Retention(at_fractions=[0.2, 0.4], burst_steps=8), 40, 4, "run") == []
+    (message,) = problems(Retention(at_fractions=[0.2, 0.4], burst_steps=9), 40, 4, "run")
+    assert "at 0.2 of 40 steps" in message and "into the next" in message
+    (message,) = problems(Retention(at_fractions=[0.75], burst_steps=7), 40, 4, "run")
+    assert "at 0.75 of 40 steps" in message and "after step 36" in message
 
 
 def test_contexts_are_pieces_of_held_out_text() -> None:

@@ -114,7 +114,7 @@ def test_a_run_without_a_gain_is_left_out_and_named() -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, len(measured))
     law, _ = fitted(Table({**measured.columns, "gain": np.where(none, noise, measured["gain"])}))
     assert law is not None and law.runs == 7
-    assert any("1 run(s) left out (8k-0)" in warning for warning in law.warnings)
+    assert any("1 injection(s) left out (8k-0)" in warning for warning in law.warnings)
 
 
 def test_no_gain_at_all_gives_no_law() -> None:
@@ -166,3 +166,37 @@ def test_the_simulated_ladder_of_the_other_tests_fits_too() -> None:
     assert table is not None
     law, problems = fitted(table)
     assert law is not None and problems == [] and law.law == LOG_LINEAR
+
+
+def test_injections_of_a_run_are_curves_of_their_own_with_one_weight() -> None:
+    """A later injection that gains twice as much, over fewer delays, does not bend the first one's curve."""
+    first = simulate(EXPONENTIAL, 0.0, 0)
+    late = {**first.columns, "injected_at_tokens": np.full(len(first), 2e6), "gain": 2 * first["gain"]}
+    short = Table(late).where(first["delay_tokens"] <= 32 * STEP)
+    both = Table({name: np.concatenate([first[name], short[name]]) for name in first.columns})
+    law, _ = fitted(both)
+    assert law is not None and law.runs == len(SIZES) * 2
+    for size in SIZES.values():
+        assert half_life(law, size)[0] == pytest.approx(true_half_life(size), rel=0.02)
+
+
+def test_an_injection_without_a_gain_is_named_with_its_time() -> None:
+    first = simulate(EXPONENTIAL, 0.02)
+    noise = np.random.default_rng(0).normal(0, 0.1, len(first))
+    none = Table({**first.columns, "injected_at_tokens": np.full(len(first), 2e6), "gain": noise})
+    none = none.where(first["run_id"] == "8k-0")
+    both = Table({name: np.concatenate([first[name], none[name]]) for name in first.columns})
+    law, _ = fitted(both, 20)
+    assert law is not None and law.runs == 8
+    assert any("1 injection(s) left out (8k-0 at 2e+06 tokens)" in warning for warning in law.warnings)
+
+
+def test_rows_measured_while_the_rate_decays_are_left_out() -> None:
+    clean = simulate(EXPONENTIAL)
+    late = (clean["delay_tokens"] >= 128 * STEP).astype(float)
+    spoilt = Table({**clean.columns, "decaying": late, "gain": np.where(late == 1, 9.0, clean["gain"])})
+    law, _ = fitted(spoilt, 20)
+    expected, _ = fitted(clean.where(late == 0), 20)
+    assert law is not None and expected is not None and law.values == expected.values
+    nothing, problems = fitted(Table({**clean.columns, "decaying": np.ones(len(clean))}), 20)
+    assert nothing is None and "only while the learning rate was decaying" in problems[0]

@@ -1,4 +1,4 @@
-"""measurements/: three tables with fixed column names and units, which any tool can write."""
+"""measurements/: tables with fixed column names and units, which any tool can write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mixplan.documents.atomic import write_json
 from mixplan.documents.base import Provenance
 from mixplan.documents.loading import read_data
 from mixplan.documents.suggest import did_you_mean
-from mixplan.documents.table import Table, read_table, write_table
+from mixplan.documents.table import ENDINGS, Table, read_table, write_table
 from mixplan.errors import InputError
 
 
@@ -52,6 +52,15 @@ class LearningRow(_Row):
     """NLL of the answer among the task's own answers, nats."""
     lm_loss: float | None = Field(default=None, ge=0)
     """On held-out base text, nats per token."""
+    decayed: float | None = Field(default=None, ge=0, le=1)
+    """1 at the end of a learning-rate decay (the end of a run or of one of its branches), else 0. Where a
+    run says nothing, its last step counts as its end."""
+    protocol: str | None = None
+    """How the cell was injected. The laws use `standard` (or empty) rows only: spread over the whole run."""
+    gap_tokens: float | None = Field(default=None, ge=0)
+    """Tokens for which the cell was withheld between two bursts; 0: spread over all steps."""
+    exposures_per_instance: float | None = Field(default=None, ge=0)
+    """exposures ÷ different training instances of the cell."""
 
 
 class RetentionRow(_Row):
@@ -73,6 +82,8 @@ class RetentionRow(_Row):
     choice_nll: float = Field(ge=0)
     gain: float
     """choice_nll_before − choice_nll, nats."""
+    decaying: float | None = Field(default=None, ge=0, le=1)
+    """1 where the learning rate was already decaying at the end of the run: the law leaves such rows out."""
 
 
 class InterferenceRow(_Row):
@@ -88,11 +99,118 @@ class InterferenceRow(_Row):
     complexity: float = Field(gt=0)
     frequency: float = Field(gt=0, le=1)
     cosine: float = Field(ge=-1, le=1)
-    """Between the gradient on common text and the task's gradient."""
+    """Between the gradient on common data and the task's gradient, over block parameters. mixplan's common
+    data is a training batch less the tokens that answer for this task."""
     task_grad_norm: float = Field(ge=0)
+    """Of the task's gradient, over block parameters."""
     common_grad_norm: float = Field(ge=0)
+    """Of the gradient on common data, over block parameters."""
     loss_change: float
-    """First-order change of the task's loss by one optimizer step on common text alone, nats."""
+    """First-order change of the task's loss by one optimizer step on common data alone, nats."""
+    protocol: str | None = None
+    """As in the learning table."""
+    cosine_all: float | None = Field(default=None, ge=-1, le=1)
+    """`cosine` over all parameters, embeddings included."""
+    cosine_top_neurons: float | None = Field(default=None, ge=-1, le=1)
+    """`cosine` over the neurons of the first feed-forward layer with the largest task gradient."""
+    cosine_own: float | None = Field(default=None, ge=-1, le=1)
+    """Between the gradient on the batch's own tokens of this task and the task's gradient, over block
+    parameters; empty where the batch holds none."""
+    own_grad_norm: float | None = Field(default=None, ge=0)
+    """Of the gradient on the batch's own tokens of this task, over block parameters; empty likewise."""
+
+
+class FeaturesRow(_Row):
+    """What one layer's hidden states hold of one task at one point of one run."""
+
+    run_id: str
+    rung: str
+    block_params: float = Field(gt=0)
+    seed: float = Field(ge=0)
+    tokens: float = Field(ge=0)
+    task: str
+    family: str
+    complexity: float = Field(gt=0)
+    frequency: float = Field(gt=0, le=1)
+    layer: float = Field(ge=0)
+    """0: embeddings; l: output of block l."""
+    feature: str
+    """order_r2: R² of a linear read-out of the hidden order on items it was not fitted to; fourier_modes:
+    modes with a share of variance above twice that of noise."""
+    value: float
+    null: float
+    """The same without any structure: shuffled order, random states."""
+    protocol: str | None = None
+    """As in the learning table."""
+
+
+class PeelOffRow(_Row):
+    """One cell's loss at one evaluation against that of the largest rung at the same LM loss."""
+
+    run_id: str
+    rung: str
+    block_params: float = Field(gt=0)
+    seed: float = Field(ge=0)
+    task: str
+    family: str
+    complexity: float = Field(gt=0)
+    frequency: float = Field(gt=0, le=1)
+    tokens: float = Field(gt=0)
+    lm_loss: float = Field(ge=0)
+    choice_nll: float = Field(ge=0)
+    reference_choice_nll: float | None = Field(default=None, ge=0)
+    """Of the largest rung at this LM loss, interpolated; empty outside the LM losses it went through."""
+    excess_nll: float | None = None
+    """choice_nll − reference_choice_nll, nats: above zero, the size has peeled off."""
+
+
+class SourceRow(_Row):
+    """One of the team's own sources at one evaluation of one run, whatever was mixed into the run."""
+
+    run_id: str
+    rung: str
+    block_params: float = Field(gt=0)
+    seed: float = Field(ge=0)
+    tokens: float = Field(gt=0)
+    source: str
+    anchor: str | None = None
+    """The source whose skill 1 the run anchors, `zero` where it anchors skill 0 of all, else empty."""
+    share: float = Field(ge=0, le=1)
+    """Tokens of the source per training token, over the whole run."""
+    source_tokens: float = Field(ge=0)
+    """Tokens of the source seen so far."""
+    source_epochs: float = Field(ge=0)
+    """How often its text was read so far."""
+    nats_per_token: float = Field(ge=0)
+    """On held-out text of the source."""
+    bits_per_byte: float = Field(ge=0)
+    """The same per byte of text; per token where the corpus came as tokens that nobody knows the text of."""
+
+
+class DependenceRow(_Row):
+    """One cell trained alone against the same cell beside all others, at the end of a horizon."""
+
+    run_id: str
+    """The run that trains the cell alone."""
+    together_run_id: str
+    rung: str
+    block_params: float = Field(gt=0)
+    seed: float = Field(ge=0)
+    tokens: float = Field(gt=0)
+    task: str
+    family: str
+    complexity: float = Field(gt=0)
+    frequency: float = Field(gt=0, le=1)
+    skill_alone: float = Field(le=1)
+    skill_together: float = Field(le=1)
+    skill_difference: float
+    """skill_alone − skill_together."""
+    skill_seed_sd: float | None = Field(default=None, ge=0)
+    """Standard deviation of skill_together between seeds; empty with one seed."""
+    choice_nll_alone: float = Field(ge=0)
+    choice_nll_together: float = Field(ge=0)
+    choice_nll_difference: float
+    """choice_nll_alone − choice_nll_together, nats."""
 
 
 LEARNED_SKILL = 0.8
@@ -100,20 +218,31 @@ ROWS: dict[str, type[_Row]] = {
     "learning": LearningRow,
     "retention": RetentionRow,
     "interference": InterferenceRow,
+    "features": FeaturesRow,
+    "peel_off": PeelOffRow,
+    "sources": SourceRow,
+    "dependence": DependenceRow,
 }
-TEXT_COLUMNS = {"run_id", "rung", "task", "family"}
+_TEXT = ("run_id", "together_run_id", "rung", "task", "family", "protocol", "feature", "source", "anchor")
+TEXT_COLUMNS = set(_TEXT)
+STANDARD = "standard"
+"""The protocol of cells that are spread over the whole run; an empty field means the same."""
 _ROUNDING = 0.02
 """How far a column may be from what others imply: tables written by hand are rounded to two digits."""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """The three tables; retention and interference may be missing."""
+    """The tables; all but learning may be missing."""
 
     learning: Table
     retention: Table | None = None
     interference: Table | None = None
     provenance: Provenance = field(default_factory=dict)
+    features: Table | None = None
+    peel_off: Table | None = None
+    sources: Table | None = None
+    dependence: Table | None = None
 
     @property
     def learned_skill(self) -> float:
@@ -138,9 +267,7 @@ def read_measurements(folder: Path) -> Measurements:
     else:
         files = {}
         for name in ROWS:
-            found = [
-                folder / f"{name}{end}" for end in (".csv", ".parquet") if (folder / f"{name}{end}").is_file()
-            ]
+            found = [folder / f"{name}{end}" for end in ENDINGS if (folder / f"{name}{end}").is_file()]
             if len(found) > 1:
                 raise InputError(f"{folder} holds both {found[0].name} and {found[1].name}; keep one")
             if found:
@@ -165,7 +292,7 @@ def read_measurements(folder: Path) -> Measurements:
     note = folder / "provenance.json" if folder.is_dir() else None
     if note is not None and note.is_file():
         provenance = read_data(note).data
-    return Measurements(tables["learning"], tables.get("retention"), tables.get("interference"), provenance)
+    return Measurements(**tables, provenance=provenance)
 
 
 def write_measurements(measurements: Measurements, folder: Path, parquet: bool = False) -> list[Path]:
@@ -182,7 +309,7 @@ def write_measurements(measurements: Measurements, folder: Path, parquet: bool =
         if table is not None and len(table):
             write_table(table, folder / f"{name}{end}")
             written.append(folder / f"{name}{end}")
-    for old in (folder / f"{name}{kind}" for name in ROWS for kind in (".csv", ".parquet")):
+    for old in (folder / f"{name}{kind}" for name in ROWS for kind in ENDINGS):
         if old not in written:
             old.unlink(missing_ok=True)
     write_json(folder / "provenance.json", measurements.provenance)
@@ -204,6 +331,8 @@ def check_table(table: Table, name: str, where: str) -> list[str]:
             continue
         values = table[column]
         if column in TEXT_COLUMNS:
+            if not info.is_required():
+                continue
             empty = np.flatnonzero(np.array([str(v).strip() == "" for v in values]))
             if len(empty):
                 problems.append(
@@ -236,6 +365,10 @@ def _check_meaning(table: Table, name: str, where: str) -> list[str]:
     if name == "retention":
         implied = table["choice_nll_before"] - table["choice_nll"]
         problems += _disagree(table["gain"], implied, "gain", "choice_nll_before − choice_nll", where)
+    if name == "peel_off" and "excess_nll" in table and "reference_choice_nll" in table:
+        implied = table["choice_nll"] - table["reference_choice_nll"]
+        formula = "choice_nll − reference_choice_nll"
+        problems += _disagree(table["excess_nll"], implied, "excess_nll", formula, where)
     return problems
 
 

@@ -12,11 +12,19 @@ import scipy
 from mixplan.documents import Calibration, Measurements, Table
 from mixplan.documents.base import Provenance
 from mixplan.documents.calibration import Backtest, FittedLaw, TaskCoverage
+from mixplan.documents.references import reference_warnings
 from mixplan.errors import InputError
 from mixplan.laws import interference, lm_loss, logistic, retention
 from mixplan.laws.backtest import backtest, learning_only
 from mixplan.laws.bootstrap import interval_90
-from mixplan.laws.evidence import Evidence, collect_evidence, contradictions, one_value_per, ordered
+from mixplan.laws.evidence import (
+    Evidence,
+    collect_evidence,
+    contradictions,
+    one_value_per,
+    ordered,
+    standard_rows,
+)
 
 MIN_DRAWS = 20
 
@@ -39,6 +47,8 @@ def fit_calibration(
     loss_rows = lm_loss.loss_rows(evidence)
     calibration = learning_only(evidence, learned_skill, draws, seed)
     warnings = [
+        *reference_warnings(measurements.provenance),
+        *standard_rows(measurements.learning, "learning")[1],
         *calibration.learning.warnings,
         *_coverage_warnings(calibration.tasks),
         *_ceiling_warnings(calibration),
@@ -55,7 +65,9 @@ def fit_calibration(
     if measurements.interference is None:
         warnings.append("no interference table: nothing is said about gradient interference")
     else:
-        table = _sorted(measurements.interference)
+        table, said = standard_rows(measurements.interference, "interference")
+        warnings += said
+        table = _sorted(table)
         clashing = interference.fit(table, draws, np.random.default_rng([seed, 2]))
     if loss_rows is None:
         warnings.append(
@@ -91,7 +103,7 @@ def check_output(path: Path) -> Path:
 
 
 def checked_evidence(measurements: Measurements, learned_skill: float, draws: int) -> Evidence:
-    """The learning table, once everything that would make a fit meaningless has been ruled out.
+    """The learning table's standard rows, once everything that would make a fit meaningless is ruled out.
 
     Raises:
         InputError: all problems at once.
@@ -103,12 +115,19 @@ def checked_evidence(measurements: Measurements, learned_skill: float, draws: in
         problems.append(
             f"{draws} bootstrap draws cannot give 90 % intervals; use at least {MIN_DRAWS} (200 is usual)"
         )
-    problems += contradictions(measurements.learning)
+    learning = measurements.learning
+    try:
+        learning, _ = standard_rows(learning, "learning")
+        if measurements.interference is not None:
+            standard_rows(measurements.interference, "interference")
+    except InputError as error:
+        problems += error.problems
+    problems += contradictions(learning)
     for name in ("retention", "interference"):
         table = getattr(measurements, name)
         if table is not None:
             problems += one_value_per(table, "run_id", ("rung", "block_params", "seed"), name)
-    sizes = np.unique(measurements.learning["block_params"])
+    sizes = np.unique(learning["block_params"])
     if len(sizes) < 2:
         problems.append(
             f"learning: all rows have block_params={sizes[0]:g}; at least two rungs are needed to tell what "
@@ -116,7 +135,7 @@ def checked_evidence(measurements: Measurements, learned_skill: float, draws: in
         )
     if problems:
         raise InputError(problems)
-    return collect_evidence(measurements.learning)
+    return collect_evidence(learning)
 
 
 def _try_backtest(

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from mixplan.documents import Table
 from mixplan.documents.calibration import TaskCoverage
+from mixplan.documents.measurements import STANDARD
+from mixplan.errors import InputError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -45,7 +47,8 @@ class Evidence:
     that, since cutting guesses off at 0 would leave only the lucky ones (a bias of +0.035 with 128 two-way
     instances)."""
     finished: BoolArray
-    """Whether the row stands at its run's last step, shape (n,)."""
+    """Whether the row stands at the end of a horizon: where `decayed` is 1 (the end of a run or of one of its
+    branches), or at the last step of a run that says nothing of decays; shape (n,)."""
     cell_share: FloatArray
     """1 ÷ checkpoints of the row's cell in its run, so that every cell of a run weighs 1, shape (n,)."""
 
@@ -61,8 +64,6 @@ def collect_evidence(learning: Table) -> Evidence:
     pairs = list(zip((str(f) for f in table["family"]), table["complexity"].tolist(), strict=True))
     kinds = sorted(set(pairs))
     position = {kind: index for index, kind in enumerate(kinds)}
-    last = np.full(len(run_ids), -np.inf)
-    np.maximum.at(last, run, table["step"])
     cell = _groups(table, ("run_id", "family", "complexity", "frequency", "task"))
     return Evidence(
         table=table,
@@ -72,9 +73,57 @@ def collect_evidence(learning: Table) -> Evidence:
         kind=np.array([position[pair] for pair in pairs], dtype=np.int64),
         log_axes=np.log(np.column_stack([table[axis] for axis in AXES])),
         skill=table["skill"],
-        finished=table["step"] == last[run],
+        finished=_finished(table, run, len(run_ids)),
         cell_share=1.0 / np.bincount(cell)[cell],
     )
+
+
+def _finished(table: Table, run: IntArray, runs: int) -> BoolArray:
+    last = np.full(runs, -np.inf)
+    np.maximum.at(last, run, table["step"])
+    at_end = table["step"] == last[run]
+    if "decayed" not in table:
+        return at_end
+    said = np.zeros(runs, dtype=bool)
+    said[run[np.isfinite(table["decayed"])]] = True
+    return np.where(said[run], table["decayed"] == 1, at_end)
+
+
+def standard_rows(table: Table, name: str) -> tuple[Table, list[str]]:
+    """The rows that laws may be fitted to: cells that are spread over the whole run.
+
+    Cells that arrive in bursts, or repeat fewer instances, have thresholds of their own. A ladder whose cells
+    all share a departure from the standard (a placement, say) is fitted by what they have in common.
+
+    Returns:
+        The rows, and a warning that says what was left out or by which protocol the rest was injected.
+
+    Raises:
+        InputError: no protocol is the common ground of the others.
+    """
+    if "protocol" not in table:
+        return table, []
+    protocol = np.array([str(value).strip() or STANDARD for value in table["protocol"]])
+    found = sorted(set(protocol.tolist()))
+    departures = {one: set(one.split(", ")) - {STANDARD} for one in found}
+    base = [one for one, its in departures.items() if all(its <= other for other in departures.values())]
+    if not base:
+        raise InputError(
+            f"{name}: no row is {STANDARD!r}, and among the protocols ({', '.join(map(repr, found))}) there "
+            "is none that the others only add to; laws need cells of one protocol: inject some cells by it"
+        )
+    said = []
+    if base[0] != STANDARD:
+        said.append(f"{name}: fitted to cells injected by the protocol {base[0]!r}; forecasts are for it")
+    kept = protocol == base[0]
+    if not kept.all():
+        cells = _groups(table, ("run_id", "family", "complexity", "task", "frequency"))
+        others = ", ".join(repr(one) for one in departures if one != base[0])
+        said.append(
+            f"{name}: {len(np.unique(cells[~kept]))} of {len(np.unique(cells))} cells (counted in every run) "
+            f"were injected by other protocols ({others}) and are left out of the laws"
+        )
+    return table.where(kept), said
 
 
 def contradictions(learning: Table) -> list[str]:
@@ -89,6 +138,11 @@ def contradictions(learning: Table) -> list[str]:
             f"learning: {int((times > 1).sum())} cell(s) stand twice at the same step of the same run, first "
             f"row {row + 1} (run {learning['run_id'][row]}, task {learning['task'][row]}); keep one row each"
         )
+    if "decayed" in learning and not _finished_at_all(learning):
+        problems.append(
+            "learning: `decayed` is 1 in no row, so no run has an end to forecast; set it to 1 where the "
+            "learning rate had decayed, or leave the column out"
+        )
     implied = learning["chance"] + learning["skill"] * (1.0 - learning["chance"])
     wrong = np.flatnonzero(np.abs(implied - learning["accuracy"]) > SKILL_TOLERANCE)
     if len(wrong):
@@ -100,6 +154,11 @@ def contradictions(learning: Table) -> list[str]:
             f"{right:.3g}"
         )
     return problems
+
+
+def _finished_at_all(learning: Table) -> bool:
+    run_ids, run = np.unique(learning["run_id"].astype(str), return_inverse=True)
+    return bool(_finished(learning, run, len(run_ids)).any())
 
 
 def one_value_per(table: Table, owner: str, columns: tuple[str, ...], name: str) -> list[str]:

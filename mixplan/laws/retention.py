@@ -1,10 +1,11 @@
 """The retention law: how much of a burst's gain is left after a delay, by size.
 
-    gain(d) = G_run · kept(d; h(N)),   h(N) = H·(N/N₀)^b   (half-life in tokens)
+    gain(d) = G_injection · kept(d; h(N)),   h(N) = H·(N/N₀)^b   (half-life in tokens)
     exponential:  kept = 2^(−(d − d₀)/h)
     log-linear:   kept = 1 − ½·ln((d + s)/(d₀ + s)) ÷ ln((h + d₀ + s)/(d₀ + s))    (after arXiv 2406.11813)
 
-Every run has an amplitude G of its own, so that no noisy maximum serves as the reference. d₀ is where the
+Every injection of a run has an amplitude G of its own, so that no noisy maximum serves as the reference.
+Measurements made while the learning rate decays at the end of a run are left out. d₀ is where the
 mean of all curves peaks: right after a burst the gain may still grow, carried by the optimizer's momentum. s
 keeps the logarithm finite: the shortest delay above 0 where d₀ is 0, else 0. N block parameters. Of the two
 forms the one that describes left-out runs better is kept; both errors are stored.
@@ -14,6 +15,7 @@ Shape legend: R = runs used, m = delays from d₀ on, D = draws.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +51,9 @@ ROUGH = 0.25
 
 @dataclass(frozen=True)
 class _Curve:
-    """One run: delays ≥ d₀ and mean gain over its probes, as a share of its early mean; shape (m,)."""
+    """One injection of a run: delays ≥ d₀, mean gain over its probes as a share of its early mean; (m,)."""
 
+    run: str
     log_params: float
     delay: FloatArray
     gain: FloatArray
@@ -61,6 +64,10 @@ def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[F
 
     Bootstrap draws weight whole runs; the form is chosen once, on all of them.
     """
+    if "decaying" in retention:
+        retention = retention.where(retention["decaying"] != 1)
+    if not len(retention):
+        return None, ["retention: measured only while the learning rate was decaying; inject earlier"]
     start = _start(retention)
     longest = float(retention["delay_tokens"].max())
     step = (
@@ -72,20 +79,22 @@ def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[F
     warnings = []
     if left_out:
         warnings.append(
-            f"retention: {len(left_out)} run(s) left out ({', '.join(left_out)}): no gain to speak of (below "
-            f"{SIGNIFICANCE:g} standard errors over the probes), or fewer than {MIN_DELAYS} delays from the "
-            "peak on"
+            f"retention: {len(left_out)} injection(s) left out ({', '.join(left_out)}): no gain to speak of "
+            f"(below {SIGNIFICANCE:g} standard errors over the probes), or fewer than {MIN_DELAYS} delays "
+            "from the peak on"
         )
     if not curves:
         return None, [*warnings, "retention: no run gained anything, so nothing can be said about forgetting"]
     x = np.array([curve.log_params for curve in curves])
+    run = np.unique([curve.run for curve in curves], return_inverse=True)[1]
+    runs = int(run.max()) + 1
     centre = float(x.mean())
     if np.ptp(x) < 1e-9:
         warnings.append(
             "retention: one size only, so its change with size cannot be said; it is held constant"
         )
-    elif len(curves) < 3:
-        warnings.append(f"retention: {len(curves)} runs with a gain; too few for intervals")
+    elif runs < 3:
+        warnings.append(f"retention: {runs} runs with a gain; too few for intervals")
     constants = (centre, start, step)
     equal = np.ones(len(curves))
     errors = {form: _left_out_error(form, curves, constants) for form in (EXPONENTIAL, LOG_LINEAR)}
@@ -101,7 +110,7 @@ def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[F
             f"retention: the half-life at the middle of the ladder ({np.exp(point[0]):.3g} tokens) is beyond "
             f"the longest delay measured ({longest:.3g}); measure longer delays before relying on it"
         )
-    weights = run_weights(len(curves), line_draws(len(curves), draws), generator)
+    weights = run_weights(runs, line_draws(runs, draws), generator)[:, run]
     drawn = [_solve(form, curves, row, constants, point) for row in weights]
     return (
         FittedLaw(
@@ -124,7 +133,7 @@ def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[F
                 "left_out_run_error_log_linear": errors[LOG_LINEAR],
             },
             rows=len(retention),
-            runs=len(curves),
+            runs=runs,
             residual=float(np.sqrt(np.mean(_residuals(form, point, curves, equal, constants) ** 2))),
             warnings=warnings,
         ),
@@ -200,22 +209,23 @@ def _solve(
 
 def _left_out_error(form: str, curves: list[_Curve], constants: tuple[float, float, float]) -> float:
     """Root mean square misfit of each run under the law fitted to the others (amplitude still its own)."""
-    if len(curves) < 2:
+    runs = list(dict.fromkeys(curve.run for curve in curves))
+    if len(runs) < 2:
         point = _solve(form, curves, np.ones(len(curves)), constants)
         return float(np.sqrt(np.mean(_residuals(form, point, curves, np.ones(len(curves)), constants) ** 2)))
     squares = []
-    for index, curve in enumerate(curves):
-        others = curves[:index] + curves[index + 1 :]
+    for run in runs:
+        own = [curve for curve in curves if curve.run == run]
+        others = [curve for curve in curves if curve.run != run]
         point = _solve(form, others, np.ones(len(others)), constants)
-        squares.append(np.mean(_residuals(form, point, [curve], np.ones(1), constants) ** 2))
+        squares.append(np.mean(_residuals(form, point, own, np.ones(len(own)), constants) ** 2))
     return float(np.sqrt(np.mean(squares)))
 
 
 def _start(retention: Table) -> float:
-    """d₀: the delay at which the mean of all runs' curves, each as a share of its own mean size, peaks."""
+    """d₀: the delay at which the mean of all curves, each as a share of its own mean size, peaks."""
     totals: dict[float, list[float]] = {}
-    for run_id in np.unique(retention["run_id"].astype(str)):
-        part = retention.where(retention["run_id"].astype(str) == run_id)
+    for _, part in _injections(retention):
         delays, gains, _ = _mean_curve(part)
         scale = np.abs(gains).mean() or 1.0
         for delay, gain in zip(delays, gains, strict=True):
@@ -223,6 +233,16 @@ def _start(retention: Table) -> float:
     most = max(len(values) for values in totals.values())
     common = {delay: float(np.mean(values)) for delay, values in totals.items() if 2 * len(values) >= most}
     return max(common, key=lambda delay: common[delay])
+
+
+def _injections(retention: Table) -> Iterator[tuple[str, Table]]:
+    """The rows of every injection of every run, with a name for it: the run's where it has only one."""
+    for run_id in np.unique(retention["run_id"].astype(str)):
+        own = retention.where(retention["run_id"].astype(str) == run_id)
+        times = np.unique(own["injected_at_tokens"])
+        for at in times:
+            name = str(run_id) if len(times) == 1 else f"{run_id} at {at:g} tokens"
+            yield name, own.where(own["injected_at_tokens"] == at)
 
 
 def _mean_curve(part: Table) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -234,16 +254,16 @@ def _mean_curve(part: Table) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 
 def _curves(retention: Table, start: float) -> tuple[list[_Curve], list[str]]:
-    """The curves of all runs with a gain, and the names of the others."""
+    """The curves of all injections with a gain, and the names of the others."""
     curves, left_out = [], []
-    for run_id in np.unique(retention["run_id"].astype(str)):
-        part = retention.where(retention["run_id"].astype(str) == run_id)
+    for name, part in _injections(retention):
         delays, gains, errors = _mean_curve(part)
         after = delays >= start
         early = float(gains[after][:EARLY].mean()) if after.any() else 0.0
         error = float(np.nan_to_num(errors[after][:EARLY]).mean()) if after.any() else 0.0
         if after.sum() < MIN_DELAYS or early <= 0 or early < SIGNIFICANCE * error:
-            left_out.append(str(run_id))
+            left_out.append(name)
             continue
-        curves.append(_Curve(float(np.log(part["block_params"][0])), delays[after], gains[after] / early))
+        log_params = float(np.log(part["block_params"][0]))
+        curves.append(_Curve(str(part["run_id"][0]), log_params, delays[after], gains[after] / early))
     return curves, left_out

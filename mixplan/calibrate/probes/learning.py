@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mixplan.calibrate.model import token_loss
-from mixplan.calibrate.probes.scoring import score
+from mixplan.calibrate.probes.scoring import Questions, by_group, score
 from mixplan.calibrate.tasks import Cell
 
 _SEQUENCES_AT_ONCE = 32
@@ -28,24 +28,26 @@ def lm_loss(model: Any, held_out: np.ndarray, sequence_length: int, max_tokens: 
     return total / rows
 
 
-def skills(
-    model: Any, cells: list[Cell], contexts: np.ndarray, max_instances: int, precision: str
-) -> list[dict[str, float]]:
-    """Accuracy, chance, skill and choice NLL of every cell on its unseen instances."""
-    tested = [cell.task.test[:max_instances] for cell in cells]
-    scores = score(model, [instance for test in tested for instance in test], contexts, precision)
+def unseen(cells: list[Cell], max_instances: int, contexts: np.ndarray, device: Any) -> Questions:
+    """What `skills` asks: at most so many unseen instances of every cell."""
+    return Questions([cell.task.test[:max_instances] for cell in cells], contexts, device)
+
+
+def skills(model: Any, cells: list[Cell], questions: Questions, precision: str) -> list[dict[str, float]]:
+    """Accuracy, chance, skill and choice NLL of every cell on the questions of `unseen`."""
+    scores = score(model, questions, precision)
+    found = zip(
+        cells, by_group(scores.correct, questions), by_group(scores.choice_nll, questions), strict=True
+    )
     rows = []
-    first = 0
-    for cell, test in zip(cells, tested, strict=True):
-        part = slice(first, first + len(test))
-        first += len(test)
-        accuracy, chance = float(scores.correct[part].mean()), cell.task.chance
+    for cell, correct, choice_nll in found:
+        accuracy, chance = float(correct.mean()), cell.task.chance
         rows.append(
             {
                 "accuracy": accuracy,
                 "chance": chance,
                 "skill": (accuracy - chance) / (1 - chance),
-                "choice_nll": float(scores.choice_nll[part].mean()),
+                "choice_nll": float(choice_nll.mean()),
             }
         )
     return rows

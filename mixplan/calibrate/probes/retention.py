@@ -2,16 +2,18 @@
 
 Protocol of arXiv 2605.29548 (injection probe) and 2406.11813: NLL of the injected instances just before the
 burst, and after each delay. The gain keeps growing for some steps after the burst (optimizer momentum), so
-fits start at its peak.
+fits start at its peak. Every injection has tasks of its own, so that none sees another's burst.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from mixplan.calibrate.probes.scoring import score
+from mixplan.calibrate.probes.scoring import Questions, by_group, score
 from mixplan.calibrate.tasks import Task, make_probe_tasks
 from mixplan.calibrate.tasks.base import Tokens
 from mixplan.documents.calibration_spec import CalibrationSpec, Retention
@@ -26,6 +28,7 @@ class RetentionProbe:
         self.first = first
         self.last = self.first + spec.burst_steps - 1
         self.before: list[list[float]] | None = None
+        self._questions: Questions | None = None
 
     def burst(self, step: int) -> list[Tokens]:
         """What this step injects: an equal part of each task's instances, its training instances in turn."""
@@ -50,15 +53,24 @@ class RetentionProbe:
 
     def measure(self, model: Any, contexts: np.ndarray, precision: str) -> list[list[float]]:
         """Mean choice NLL and mean full-vocabulary NLL of each task's injected instances."""
-        found = []
-        for task in self.tasks:
-            injected = task.train[: self.spec.instances]
-            scores = score(model, injected, contexts, precision)
-            found.append([float(scores.choice_nll.mean()), float(scores.answer_nll.mean())])
-        return found
+        if self._questions is None:
+            injected = [task.train[: self.spec.instances] for task in self.tasks]
+            self._questions = Questions(injected, contexts, next(model.parameters()).device)
+        scores = score(model, self._questions, precision)
+        choice, answer = (by_group(nll, self._questions) for nll in (scores.choice_nll, scores.answer_nll))
+        return [[float(a.mean()), float(b.mean())] for a, b in zip(choice, answer, strict=True)]
 
-    def rows(self, now: list[list[float]], delay_steps: int, tokens_per_step: int) -> list[dict[str, Any]]:
-        """Rows of the retention table, less the run's own columns."""
+    def rows(
+        self, now: list[list[float]], delay_steps: int, tokens_per_step: int, decaying: bool
+    ) -> list[dict[str, Any]]:
+        """Rows of the retention table, less the run's own columns.
+
+        Args:
+            now: what `measure` gives now.
+            delay_steps: steps since the burst.
+            tokens_per_step: training tokens a step.
+            decaying: whether the learning rate has begun to decay at the end of the run.
+        """
         assert self.before is not None
         return [
             {
@@ -74,6 +86,7 @@ class RetentionProbe:
                 "answer_nll_before": before[1],
                 "answer_nll": after[1],
                 "answer_gain": before[1] - after[1],
+                "decaying": int(decaying),
             }
             for task, before, after in zip(self.tasks, self.before, now, strict=True)
         ]
@@ -87,6 +100,41 @@ def retention_probes(
     if probe is None:
         return []
     return [
-        RetentionProbe(probe, tasks, end_of_document_id, round(fraction * steps))
-        for fraction, tasks in zip(probe.at_fractions, make_probe_tasks(spec, seed, base_vocab), strict=True)
+        RetentionProbe(probe, tasks, end_of_document_id, first)
+        for first, tasks in zip(
+            _first_steps(probe, steps), make_probe_tasks(spec, seed, base_vocab), strict=True
+        )
     ]
+
+
+def problems(probe: Retention, steps: int, decay_steps: int, run_id: str) -> list[str]:
+    """What is wrong with the bursts of a run: they must not overlap, and end before the rate decays.
+
+    Args:
+        probe: the probe.
+        steps: of the run (its trunk).
+        decay_steps: of those, at the end, with a decaying learning rate.
+        run_id: for the message.
+    """
+    found = []
+    first = _first_steps(probe, steps)
+    shares = dict(zip(first, probe.at_fractions, strict=True))
+    overlapping = [a for a, b in pairwise(first) if b - a < probe.burst_steps]
+    if overlapping:
+        found.append(
+            f"{run_id}: probes.retention.at_fractions: the burst at {shares[overlapping[0]]:g} of {steps} "
+            f"steps lasts {probe.burst_steps} steps (burst_steps) and runs into the next; move them apart, "
+            "or spread each over fewer steps"
+        )
+    late = [at for at in first if at + probe.burst_steps > steps - decay_steps]
+    if late:
+        found.append(
+            f"{run_id}: probes.retention.at_fractions: the burst at {shares[late[0]]:g} of {steps} steps "
+            f"lasts {probe.burst_steps} steps and must end before the learning rate decays, after step "
+            f"{steps - decay_steps}; inject earlier, or spread the burst over fewer steps"
+        )
+    return found
+
+
+def _first_steps(probe: Retention, steps: int) -> Sequence[int]:
+    return [round(fraction * steps) for fraction in probe.at_fractions]
