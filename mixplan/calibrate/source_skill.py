@@ -49,7 +49,7 @@ def source_learning(
                 for seed, found in of_seed.items()
                 if ZERO in found and source.name in found
             }
-            least = _least_gap([zero - saturated for zero, saturated in gaps.values()])
+            apart = _apart([zero - saturated for zero, saturated in gaps.values()])
             for seed, found in of_seed.items():
                 for run, row in found["runs"]:
                     asked += 1
@@ -57,7 +57,7 @@ def source_learning(
                         missing.add(f"{moment[0]} seed {seed}")
                         continue
                     zero, saturated = gaps[seed]
-                    if zero - saturated <= max(least, LEAST_GAP * zero):
+                    if not apart or zero - saturated <= LEAST_GAP * zero:
                         closed += 1
                         continue
                     rows.append(_row(source, run, row, zero, saturated))
@@ -91,8 +91,9 @@ def _measured(name: str, runs: Sequence[tuple[RunSpec, Entries]]) -> dict[Moment
     return found
 
 
-def _least_gap(gaps: Sequence[float]) -> float:
-    return _SPREADS * float(np.std(gaps, ddof=1)) if len(gaps) > 1 else 0.0
+def _apart(gaps: Sequence[float]) -> bool:
+    """Whether the mean gap over seeds is larger than what seeds differ by; one seed cannot tell."""
+    return len(gaps) < 2 or float(np.mean(gaps)) > _SPREADS * float(np.std(gaps, ddof=1))
 
 
 def _row(
