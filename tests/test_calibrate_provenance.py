@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mixplan.calibrate import provenance
+from mixplan.calibrate.runs import RunFolder
 from mixplan.documents.calibration_spec import Tokenizer
 from mixplan.documents.spec_training import Engine, Training
 
@@ -134,3 +135,25 @@ def test_runs_share_what_is_equal_and_keep_what_differs() -> None:
     (note,) = provenance.mixed_notes(runs)
     assert "2 versions of mixplan's code" in note and "that of c (1 run(s))" in note
     assert provenance.merge_runs({}) == {"same_for_all": {}, "runs": {}}
+
+
+def test_collect_keeps_how_every_run_was_made(tmp_path: Path) -> None:
+    from mixplan.calibrate.collect import _executed
+
+    class Ladder:
+        def folder(self, run: Any) -> Any:
+            return RunFolder(tmp_path / run.run_id)
+
+    class Named:
+        def __init__(self, run_id: str) -> None:
+            self.run_id = run_id
+
+    runs: list[Any] = [Named("a"), Named("b")]
+    for run in runs:
+        folder = Ladder().folder(run)
+        folder.path.mkdir()
+        folder.finish("finished", step=3, tokens=96, **provenance.Clock().facts(96), threads=1)
+    found = _executed(Ladder(), runs)  # type: ignore[arg-type]
+    assert list(found) == ["a", "b"]
+    assert found["a"].keys() >= {"step", "tokens", "wall_seconds", "tokens_per_second", "threads"}
+    assert "status" not in found["a"]
