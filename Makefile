@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: install quickstart test lint bench browser clean
+.PHONY: install quickstart test lint bench browser slurm clean
 
 install: $(STAMP)
 
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints-cpu.txt
 quickstart: install
 	$(BIN)/python examples/quickstart/run.py quickstart
 
-test: install browser
+test: install browser slurm
 	$(BIN)/python -m pytest
 
 lint: install
@@ -37,6 +37,10 @@ bench: install
 # The report is tested in a real browser.
 browser:
 	@sh tools/find_chromium.sh
+
+# The Slurm engine is tested on a real Slurm, started and stopped by the tests.
+slurm:
+	@sh tools/slurm.sh install
 
 clean:
 	rm -rf $(VENV) quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -43,7 +43,7 @@ SlurmUser=$(id -un)
 SlurmdUser=$(id -un)
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket=$dir/munge.socket,cred_expire=2
+AuthInfo=socket=$dir/munge.socket,cred_expire=5
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool.%n
 SlurmctldPidFile=$dir/slurmctld.pid
@@ -121,7 +121,7 @@ stop() {
     fi
     # slurmstepd has no pid file; its command line names the node, its environment the folder.
     for step in $(pgrep -x slurmstepd || true); do
-        if tr '\0' '\n' < "/proc/$step/environ" 2> /dev/null | grep -qx "SLURM_CONF=$SLURM_CONF"; then
+        if { tr '\0' '\n' < "/proc/$step/environ"; } 2> /dev/null | grep -qx "SLURM_CONF=$SLURM_CONF"; then
             pkill -KILL -P "$step" 2> /dev/null || true
             kill -KILL "$step" 2> /dev/null || true
         fi
