@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -196,3 +197,26 @@ def test_the_loss_as_a_module_has_the_models_parameters() -> None:
     loss = TokenLoss(model, "fp32")
     assert [id(p) for p in loss.parameters()] == [id(p) for p in model.parameters()]
     assert torch.equal(loss(tokens), token_loss(model, tokens, "fp32"))
+
+
+def test_hooks_run() -> None:
+    model, tokens = model_of(SHAPES[0]), tokens_of(3, 20)
+    expected = token_loss(model, tokens, "fp32")
+    seen: list[torch.Size] = []
+    model.model.layers[1].mlp.register_forward_hook(lambda _, __, out: seen.append(out.shape))
+    found = token_loss(model, tokens, "fp32")
+    assert seen == [(3, 20, 16)]
+    assert_same_gradients(model, found, expected)
+
+
+def test_sequences_too_long_for_the_cache() -> None:
+    model, tokens = model_of(SHAPES[0], length=600), tokens_of(2, fast_cpu.MAX_SEQUENCE + 1)
+    assert_same_gradients(model, token_loss(model, tokens, "fp32"), reference_loss(model, tokens))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
+def test_compiled() -> None:
+    model, tokens = model_of(SHAPES[1], length=20), tokens_of(2, 20)
+    found = TokenLoss(model, "fp32", compiled=True)(tokens)
+    assert_same_gradients(model, found, token_loss(model, tokens, "fp32"))

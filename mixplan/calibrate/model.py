@@ -1,8 +1,8 @@
 """A shape becomes a model and its optimizer; a model and tokens become logits and losses.
 
-The modules of transformers hold the parameters (checkpoints, state dicts, hooks and exports are theirs); the
-functions here compute the same numbers from those parameters faster. They do not call the modules, so hooks
-on them do not run: where hidden states are wanted, call the model itself.
+The modules of transformers hold the parameters (checkpoints, state dicts, exports are theirs); the functions
+here compute the same numbers from those parameters faster, without calling the modules. Where a module has
+hooks (FSDP2 has, to gather its parameters), the modules are called, so that hooks always run.
 
 Shape legend: B = batch, T = sequence length, K = positions kept, V = vocabulary, d = d_model.
 """
@@ -156,6 +156,8 @@ def _mean_nll(model: Any, tokens_BT: Tensor, precision: str, hidden: Hidden | No
 
 def _hidden_states(model: Any, tokens_BT: Tensor, precision: str, hidden: Hidden | None) -> Tensor:
     """Final normed hidden states, shape (B, T, d), by the fastest way for the device."""
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.model.modules()):
+        return model.model(input_ids=tokens_BT, use_cache=False).last_hidden_state
     rows, length = tokens_BT.shape
     window = fast_plain.window_of(model)
     cached = tokens_BT.device.type == "cpu" and precision == "fp32" and length <= fast_cpu.MAX_SEQUENCE
