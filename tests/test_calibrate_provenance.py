@@ -12,7 +12,7 @@ import pytest
 
 from mixplan.calibrate import provenance
 from mixplan.calibrate.runs import RunFolder
-from mixplan.documents.calibration_spec import Tokenizer
+from mixplan.documents.calibration_spec import CalibrationSpec, Tokenizer
 from mixplan.documents.spec_training import Engine, Training
 
 
@@ -98,6 +98,25 @@ def test_configuration_hash_depends_on_values_not_on_order() -> None:
     assert given == provenance.configuration_sha256({"b": {"d": 3, "c": 2}, "a": 1}, Training(beta1=0.9))
     assert given != provenance.configuration_sha256({"a": 1, "b": {"c": 2, "d": 4}}, Training())
     assert provenance.configuration_sha256(Engine()) != provenance.configuration_sha256(Engine(slots=2))
+
+
+def test_a_run_keeps_its_configuration_while_its_ladder_grows() -> None:
+    given = {
+        "corpus": {"paths": ["text"]},
+        "ladder": ["cpu_8k"],
+        "horizons": {"tokens": [1024]},
+        "tasks": [{"family": "comparison", "complexities": [8], "frequencies": [0.001]}],
+    }
+
+    def digest(changed: dict[str, Any], corpus: str = "c", threads: int = 1) -> str:
+        spec = CalibrationSpec.model_validate(given | changed)
+        run = Engine(threads_per_slot=threads)  # stands for run.json: any document
+        return provenance.configuration_sha256(provenance.resolved_configuration(spec, run, corpus))
+
+    grown = {"seeds": [0, 1], "ladder": ["cpu_8k", "cpu_19k"], "engine": {"slots": 2}, "name": "other"}
+    assert digest({}) == digest(grown | {"tracking": {"trackers": ["wandb"]}, "learned_skill": 0.7})
+    different = [digest({}), digest({}, "other"), digest({}, threads=2), digest({"sequence_length": 64})]
+    assert len(set(different)) == 4
 
 
 def test_clock_sums_over_interruptions(monkeypatch: pytest.MonkeyPatch) -> None:

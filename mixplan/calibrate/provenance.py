@@ -20,11 +20,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mixplan.documents.calibration_spec import Tokenizer
+from mixplan.documents.calibration_spec import CalibrationSpec, Tokenizer
 
 UNKNOWN = "unknown"
 BYTES_TOKENIZER = "bytes: ids 0 to 255 are byte values, 256 ends a document"
 PACKAGES = ("mixplan", "torch", "transformers", "numpy", "pydantic")
+NOT_DECIDING = {
+    "name", "ladder", "horizons", "seeds", "engine", "hardware", "tracking", "learned_skill", "dependence",
+}  # fmt: skip
+"""Keys of a calibration that say which runs there are and where, not what each of them computes."""
 _PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 _GIT_SECONDS = 10.0
 
@@ -164,6 +168,19 @@ def tokenizer_sha256(tokenizer: Tokenizer, base: Path) -> str:
         return hashlib.sha256((base / str(tokenizer.path) / "tokenizer.json").read_bytes()).hexdigest()
     except OSError:
         return UNKNOWN
+
+
+def resolved_configuration(spec: CalibrationSpec, run: BaseModel, corpus_sha256: str) -> dict[str, Any]:
+    """What decides a run's numbers, defaults filled in: for its hash, and to be shown by trackers.
+
+    Left out is what may change while a ladder goes on: which other runs there are, where they run, names. A
+    run that is continued after a seed was added to its ladder is the same run.
+
+    Args:
+        run: what stands in run.json.
+    """
+    deciding = spec.model_dump(mode="json", exclude=NOT_DECIDING)
+    return {"calibration": deciding, "run": run.model_dump(mode="json"), "corpus_sha256": corpus_sha256}
 
 
 def configuration_sha256(*parts: BaseModel | Mapping[str, Any]) -> str:
