@@ -9,8 +9,9 @@ from ladders import write_ladder
 
 from mixplan.calibrate.model import build_model, token_loss
 from mixplan.calibrate.probes import learning
+from mixplan.calibrate.probes.bursts import burst_problems
 from mixplan.calibrate.probes.contexts import Contexts, held_out_contexts
-from mixplan.calibrate.probes.retention import RetentionProbe, problems, retention_probes
+from mixplan.calibrate.probes.retention import RetentionProbe, retention_probes
 from mixplan.calibrate.probes.scoring import Questions, by_group, choice_logprobs, choice_nll, score
 from mixplan.calibrate.tasks import FAMILIES, Cell
 from mixplan.calibrate.tasks.base import Instance, Task
@@ -198,10 +199,10 @@ def test_every_injection_has_tasks_and_steps_of_its_own(tmp_path) -> None:
 
 
 def test_bursts_that_overlap_or_meet_the_decay_are_told_before_training() -> None:
-    assert problems(Retention(at_fractions=[0.2, 0.4], burst_steps=8), 40, 4, "run") == []
-    (message,) = problems(Retention(at_fractions=[0.2, 0.4], burst_steps=9), 40, 4, "run")
+    assert burst_problems(Retention(at_fractions=[0.2, 0.4], burst_steps=8), 40, 4, "run") == []
+    (message,) = burst_problems(Retention(at_fractions=[0.2, 0.4], burst_steps=9), 40, 4, "run")
     assert "at 0.2 of 40 steps" in message and "into the next" in message
-    (message,) = problems(Retention(at_fractions=[0.75], burst_steps=7), 40, 4, "run")
+    (message,) = burst_problems(Retention(at_fractions=[0.75], burst_steps=7), 40, 4, "run")
     assert "at 0.75 of 40 steps" in message and "after step 36" in message
 
 

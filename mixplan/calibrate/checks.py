@@ -12,12 +12,14 @@ import numpy as np
 
 from mixplan.calibrate.injection import MUCH_INJECTED, injected_share
 from mixplan.calibrate.placement import overfull
+from mixplan.calibrate.probes.bursts import burst_problems, first_steps
 from mixplan.calibrate.runs import RunSpec
 from mixplan.calibrate.schedule import Schedule
 from mixplan.calibrate.source_mix import fullest_step, share_schedules
 from mixplan.calibrate.sources import spec_problems
 from mixplan.calibrate.tasks import Cell, Task, make_probe_tasks
 from mixplan.documents.calibration_spec import CalibrationSpec, Retention
+from mixplan.documents.suggest import did_you_mean
 from mixplan.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def check_fit(prepared: Prepared) -> list[str]:
             f"probes.retention: {probe.instances} instances cannot be spread over {probe.burst_steps} "
             "steps; give at least one a step"
         )
+    problems += _dependence_problems(spec)
     # Lengths and numbers of instances do not depend on the seed.
     cells_of: dict[tuple[int, str | None], list[Cell]] = {}
     for run in prepared.runs():
@@ -68,9 +71,21 @@ def check_fit(prepared: Prepared) -> list[str]:
                 f"{run.run_id}: {share:.0%} of the training tokens are injected instances; that is no tail"
             )
         problems += _share_problems(run, share)
+        if probe is not None:
+            problems += burst_problems(probe, run.steps, run.decay_steps, run.run_id)
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     return list(dict.fromkeys(notes))
+
+
+def _dependence_problems(spec: CalibrationSpec) -> list[str]:
+    known = [shape.name for shape in spec.shapes()]
+    asked = spec.dependence.rungs or [] if spec.dependence is not None else []
+    return [
+        f"dependence.rungs: {name!r} is not a rung of this ladder{did_you_mean(name, known)}"
+        for name in asked
+        if name not in known
+    ]
 
 
 def _cell_problems(cell: Cell, longest: int, run: RunSpec) -> list[str]:
@@ -152,7 +167,7 @@ def _counts(schedule: Schedule, probe: Retention | None, steps: int) -> Iterator
             continue
         each = probe.replicas * (probe.instances // probe.burst_steps)
         at = first + np.arange(len(counts))
-        since = at[:, None] - np.array([round(fraction * steps) for fraction in probe.at_fractions])
+        since = at[:, None] - np.array(first_steps(probe, steps))
         bursts = np.where((since >= 0) & (since < probe.burst_steps), each, 0)
         yield first, np.concatenate([counts, bursts], axis=1)
 

@@ -49,7 +49,12 @@ class Run:
         self.optimizer = build_optimizer(self.model, self.spec.learning_rate, self.training)
         cells = prepared.cells(self.spec)
         retention = retention_probes(
-            prepared.spec, self.spec.seed, prepared.base_vocab, prepared.end_of_document_id, self.spec.steps
+            prepared.spec,
+            self.spec.seed,
+            prepared.base_vocab,
+            prepared.end_of_document_id,
+            self.spec.steps,
+            prepared.base,
         )
         self.batches = Batches(prepared, self.spec, cells, retention)
         self.metrics = MetricsLog(folder, self.spec)

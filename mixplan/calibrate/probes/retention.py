@@ -7,12 +7,12 @@ fits start at its peak. Every injection has tasks of its own, so that none sees 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mixplan.calibrate.probes.bursts import first_steps
 from mixplan.calibrate.probes.scoring import Questions, by_group, score
 from mixplan.calibrate.tasks import Task, make_probe_tasks
 from mixplan.calibrate.tasks.base import Tokens
@@ -93,48 +93,20 @@ class RetentionProbe:
 
 
 def retention_probes(
-    spec: CalibrationSpec, seed: int, base_vocab: int, end_of_document_id: int, steps: int
+    spec: CalibrationSpec,
+    seed: int,
+    base_vocab: int,
+    end_of_document_id: int,
+    steps: int,
+    base: Path | None = None,
 ) -> list[RetentionProbe]:
-    """The retention probes of a run of so many steps, one per injection."""
+    """The retention probes of a run of so many steps, one per injection; `base` as in `make_probe_tasks`."""
     probe = spec.probes.retention
     if probe is None:
         return []
     return [
         RetentionProbe(probe, tasks, end_of_document_id, first)
         for first, tasks in zip(
-            _first_steps(probe, steps), make_probe_tasks(spec, seed, base_vocab), strict=True
+            first_steps(probe, steps), make_probe_tasks(spec, seed, base_vocab, base), strict=True
         )
     ]
-
-
-def problems(probe: Retention, steps: int, decay_steps: int, run_id: str) -> list[str]:
-    """What is wrong with the bursts of a run: they must not overlap, and end before the rate decays.
-
-    Args:
-        probe: the probe.
-        steps: of the run (its trunk).
-        decay_steps: of those, at the end, with a decaying learning rate.
-        run_id: for the message.
-    """
-    found = []
-    first = _first_steps(probe, steps)
-    shares = dict(zip(first, probe.at_fractions, strict=True))
-    overlapping = [a for a, b in pairwise(first) if b - a < probe.burst_steps]
-    if overlapping:
-        found.append(
-            f"{run_id}: probes.retention.at_fractions: the burst at {shares[overlapping[0]]:g} of {steps} "
-            f"steps lasts {probe.burst_steps} steps (burst_steps) and runs into the next; move them apart, "
-            "or spread each over fewer steps"
-        )
-    late = [at for at in first if at + probe.burst_steps > steps - decay_steps]
-    if late:
-        found.append(
-            f"{run_id}: probes.retention.at_fractions: the burst at {shares[late[0]]:g} of {steps} steps "
-            f"lasts {probe.burst_steps} steps and must end before the learning rate decays, after step "
-            f"{steps - decay_steps}; inject earlier, or spread the burst over fewer steps"
-        )
-    return found
-
-
-def _first_steps(probe: Retention, steps: int) -> Sequence[int]:
-    return [round(fraction * steps) for fraction in probe.at_fractions]
