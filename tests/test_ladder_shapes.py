@@ -23,17 +23,18 @@ def build() -> Any:
 
     from mixplan.calibrate.model import build_model
 
-    def on_meta(shape: ModelShape) -> Any:
+    def on_meta(shape: ModelShape, architecture: str = "olmo2") -> Any:
         with torch.device("meta"):
-            return build_model(shape, VOCAB, sequence_length=128)
+            return build_model(shape, VOCAB, sequence_length=128, architecture=architecture)
 
     return on_meta
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["olmo2", "olmo3"])
 @pytest.mark.parametrize("shape", PRESETS.values(), ids=lambda shape: shape.name)
-def test_counts_are_the_real_model_s(build: Any, shape: ModelShape) -> None:
-    named = dict(build(shape).named_parameters())
+def test_counts_are_the_real_model_s(build: Any, shape: ModelShape, architecture: str) -> None:
+    named = dict(build(shape, architecture).named_parameters())
     outside = {name for name in named if "embed_tokens" in name or "lm_head" in name}
     assert len(outside) == 2
     assert shape.block_params == sum(p.numel() for name, p in named.items() if name not in outside)
@@ -43,23 +44,44 @@ def test_counts_are_the_real_model_s(build: Any, shape: ModelShape) -> None:
 
 
 @pytest.mark.slow
-def test_flops_are_what_torch_counts(build: Any) -> None:
+@pytest.mark.parametrize("name", ["cpu_33k", "cpu_132k", "olmo2_1M", "datadecide_6M", "olmo2_14M"])
+def test_flops_are_what_torch_counts(build: Any, name: str) -> None:
     """torch counts every matrix product of a forward and a backward pass; plain attention in full."""
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    shape = PRESETS["cpu_33k"]
-    model = build(shape).to_empty(device="cpu")
-    model.set_attn_implementation("eager")
+    shape = PRESETS[name]
     length, rows = 64, 2
-    tokens = torch.zeros(rows, length, dtype=torch.long)
+    tokens, model = _counted(build(shape), rows, length)
+    terms = shape.flops(VOCAB, length)
+    # Angles of the positions: a product once a batch, not trained.
+    rotary = 2 * (shape.d_model // shape.heads // 2) * length
     with FlopCounterMode(display=False) as counter:
-        model(tokens).logits.sum().backward()
-    rotary = (
-        2 * (shape.d_model // shape.heads // 2) * length
-    )  # angles of the positions: once a batch, not trained
-    expected = shape.flops_per_token(VOCAB, length) * rows * length
-    assert abs(counter.get_total_flops() - expected) <= rotary
+        logits = model(tokens).logits
+    assert abs(counter.get_total_flops() - terms.forward * rows * length) <= rotary
+    with FlopCounterMode(display=False) as counter:
+        logits.sum().backward()
+    assert counter.get_total_flops() == terms.backward * rows * length
+    assert terms.training == shape.flops_per_token(VOCAB, length)
+
+
+def _counted(model: Any, rows: int, length: int) -> tuple[Any, Any]:
+    """Tokens, and a model whose attention is made of matrix products that can be counted."""
+    import torch
+
+    model = model.to_empty(device="cpu")
+    model.set_attn_implementation("eager")
+    return torch.zeros(rows, length, dtype=torch.long), model
+
+
+def test_flops_term_by_term() -> None:
+    """A shape whose terms are all different, multiplied out by hand."""
+    shape = ModelShape(name="x", d_model=8, layers=3, heads=2, d_ffn=20)
+    terms = shape.flops(vocab_size=11, sequence_length=5)
+    assert terms.attention_projections == 3 * 4 * (2 * 8 * 8)
+    assert terms.attention_scores == terms.attention_values == 3 * (2 * 5 * 8)
+    assert terms.feed_forward == 3 * 3 * (2 * 8 * 20)
+    assert terms.unembedding == 2 * 8 * 11
+    assert terms.training == 6 * (shape.matmul_params + 11 * 8) + 12 * 3 * 8 * 5
 
 
 @pytest.mark.parametrize("name", PAPER_TOTALS)

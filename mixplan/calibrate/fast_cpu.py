@@ -18,7 +18,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ _QUERIES_AT_ONCE = 64
 
 def hidden_states(model: Any, tokens_BT: Tensor) -> Tensor:
     """Final normed hidden states, features first, shape (d, N)."""
+    keep_freed_memory()
     body = model.model
     rows, length = tokens_BT.shape
     cos_DT, sin_DT = (table.t().contiguous() for table in rotary(body, length, tokens_BT.device))
@@ -55,6 +56,7 @@ def hidden_states(model: Any, tokens_BT: Tensor) -> Tensor:
     return _add_normed(None, x_dN, body.norm)
 
 
+@cache
 def keep_freed_memory() -> bool:
     """Tell the C library to keep what the process frees, instead of giving it back at the end of every step.
 

@@ -112,7 +112,6 @@ class TokenLoss(nn.Module):
 
     def __init__(self, model: Any, precision: str, compiled: bool = False) -> None:
         super().__init__()
-        fast_cpu.keep_freed_memory()
         self.model, self.precision = model, precision
         self._hidden: Hidden | None = torch.compile(fast_plain.hidden_states) if compiled else None
 

@@ -6,6 +6,7 @@ Shape legend: d = d_model, L = layers, F = feed-forward width, V = vocabulary, T
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic import model_validator
 
@@ -13,8 +14,50 @@ from mixplan.documents.base import Count, Name, Part, Place, RulesBroken
 from mixplan.documents.suggest import did_you_mean
 
 
+@dataclass(frozen=True)
+class FlopsPerToken:
+    """FLOPs of one token's forward pass, term by term: a product with an m × n matrix is 2·m·n.
+
+    Convention of arXiv 2204.02311, appendix B: matrix products only. Norms, rotation, softmax and the
+    activation are left out, and the input embedding is a lookup. Attention is counted in full; a causal kernel
+    may do half of it, and Olmo3's sliding layers less on sequences longer than their window.
+    """
+
+    attention_projections: float
+    """Queries, keys, values and output: 2·L·4d²."""
+    attention_scores: float
+    """Queries times keys of all heads, over the whole sequence: 2·L·d·T."""
+    attention_values: float
+    """Probabilities times values: 2·L·d·T."""
+    feed_forward: float
+    """Gate, up and down: 2·L·3dF."""
+    unembedding: float
+    """Logits: 2·V·d."""
+
+    @property
+    def forward(self) -> float:
+        """The sum of the terms."""
+        return (
+            self.attention_projections
+            + self.attention_scores
+            + self.attention_values
+            + self.feed_forward
+            + self.unembedding
+        )
+
+    @property
+    def backward(self) -> float:
+        """Each product has two in the backward pass: for its input's gradient and for its weight's."""
+        return 2 * self.forward
+
+    @property
+    def training(self) -> float:
+        """Forward and backward: 6·(matmul parameters + V·d) + 12·L·d·T."""
+        return self.forward + self.backward
+
+
 class ModelShape(Part):
-    """One Olmo2 shape: reordered norm, QK-norm, SwiGLU, RoPE, untied embeddings, no biases."""
+    """One shape of Olmo2 (or Olmo3: the same parameters): reordered norm, QK-norm, SwiGLU, RoPE, untied."""
 
     name: Name
     """Name of this size in tables and folders."""
@@ -46,7 +89,7 @@ class ModelShape(Part):
 
     @property
     def block_params(self) -> int:
-        """Exact parameters of an Olmo2 model without input embedding and unembedding.
+        """Exact parameters of a model without input embedding and unembedding.
 
         matmul_params + 4d norms a layer (q, k, after attention, after feed-forward) + d final norm.
         """
@@ -56,15 +99,19 @@ class ModelShape(Part):
         """block_params + 2·V·d: input embedding and unembedding are untied."""
         return self.block_params + 2 * vocab_size * self.d_model
 
-    def flops_per_token(self, vocab_size: int, sequence_length: int) -> float:
-        """Training FLOPs per token, forward and backward (arXiv 2204.02311, appendix B).
+    def flops(self, vocab_size: int, sequence_length: int) -> FlopsPerToken:
+        """FLOPs per token, by what they are spent on."""
+        return FlopsPerToken(
+            attention_projections=2.0 * self.layers * 4 * self.d_model**2,
+            attention_scores=2.0 * self.layers * self.d_model * sequence_length,
+            attention_values=2.0 * self.layers * self.d_model * sequence_length,
+            feed_forward=2.0 * self.layers * 3 * self.d_model * self.d_ffn,
+            unembedding=2.0 * vocab_size * self.d_model,
+        )
 
-        6·(matmul parameters incl. unembedding) + 12·L·d·T for attention scores and values, counted in full
-        (a causal kernel may do half of the latter). The input embedding is a lookup and costs nothing.
-        """
-        matmul = 6.0 * (self.matmul_params + vocab_size * self.d_model)
-        attention = 12.0 * self.layers * self.d_model * sequence_length
-        return matmul + attention
+    def flops_per_token(self, vocab_size: int, sequence_length: int) -> float:
+        """Training FLOPs per token, forward and backward: `flops(…).training`."""
+        return self.flops(vocab_size, sequence_length).training
 
 
 def _shape(name: str, d_model: int, layers: int, heads: int, d_ffn: int) -> ModelShape:
