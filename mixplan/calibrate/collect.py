@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixplan.calibrate.dependence import dependence_rows
+from mixplan.calibrate.peel_off import peel_off
 from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.provenance import merge_runs, mixed_notes
 from mixplan.calibrate.runs import DamagedMetrics, RunSpec
@@ -53,6 +54,7 @@ def collect(out: Path) -> tuple[Measurements, list[str]]:
         [run for run in prepared.runs() if run.only_cell is not None],
     )
     notes += more + said
+    tables["peel_off"] = peel_off(tables["learning"])
     if not tables["learning"]:
         what = "nothing for the learning table" if finished else "no finished run"
         raise InputError([f"{out}: {what} yet; `mixplan status {out}` tells how far they are", *notes])

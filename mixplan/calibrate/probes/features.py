@@ -127,8 +127,8 @@ def fourier_modes(states_Pd: Array, generator: np.random.Generator) -> tuple[flo
         states_Pd: row r belongs to residue r.
         generator: draws the Gaussian states.
     """
-    random = [_modes(generator.standard_normal(states_Pd.shape)) for _ in range(NULL_DRAWS)]
-    return float(_modes(states_Pd)), float(np.mean(random))
+    random_SPd = generator.normal(size=(NULL_DRAWS, *states_Pd.shape))
+    return float(_modes(states_Pd)), float(np.mean([_modes(one_Pd) for one_Pd in random_SPd]))
 
 
 def _modes(states_Pd: Array) -> int:
