@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ladders import TINY, write_ladder
 
 from mixplan.calibrate.cost import price, wall_hours
 from mixplan.documents.calibration_spec import CalibrationSpec
@@ -27,6 +28,7 @@ NO_PROBES = {
     "max_instances": 1,
     "retention": None,
     "interference": None,
+    "features": None,
 }
 
 
@@ -52,8 +54,8 @@ def test_one_run_by_hand(tmp_path: Path) -> None:
     steps = round(400_000 / (16 * 128))
     matmul = layers * (4 * d * d + 3 * d * d_ffn)
     per_token = 6 * (matmul + vocab * d) + 12 * layers * d * 128
-    # One forward pass over 1 token of text and one instance of 8 + 2 + 1 tokens.
-    probes = per_token * (1 + 11) / 3
+    # One forward pass over a sequence of text, a context of 8 tokens and a prompt of 2.
+    probes = per_token * (128 + 8 + 2) / 3
     assert cost.vocab_size == vocab
     assert (run.steps, run.tokens, run.batch_sequences) == (steps, steps * 2048, 16)
     assert run.block_params == matmul + 4 * layers * d + d
@@ -66,7 +68,8 @@ def test_one_run_by_hand(tmp_path: Path) -> None:
     assert run.injected_share == pytest.approx(0.001 * 4)
     activations = 4 * layers * (16 * d + 4 * d_ffn) + 8 * vocab
     assert run.memory_bytes == 16 * run.total_params + 2048 * activations
-    assert cost.checkpoint_bytes == 24 * run.total_params
+    # Weight and two moments in fp32; two saved states and the one that is being written.
+    assert cost.checkpoint_bytes == 12 * 3 * run.total_params
 
 
 def test_totals_are_sums_and_runs_are_every_combination(tmp_path: Path) -> None:
@@ -75,7 +78,7 @@ def test_totals_are_sums_and_runs_are_every_combination(tmp_path: Path) -> None:
         spec(
             ladder=["cpu_8k", "cpu_33k", "cpu_74k"],
             seeds=[0, 1],
-            horizons={"tokens": [10**5, 10**6]},
+            horizons={"tokens": [10**5, 10**6], "branches": False},
             tasks=grid,
         ),
         tmp_path,
@@ -89,6 +92,94 @@ def test_totals_are_sums_and_runs_are_every_combination(tmp_path: Path) -> None:
     assert cost.runs[0].injected_share == pytest.approx(2 * 0.011 * 4)
 
 
+def test_branches_cost_their_decays_and_hold_more_checkpoints(tmp_path: Path) -> None:
+    horizons = {"tokens": [100_000, 200_000, 400_000]}
+    training = {"batch_sequences": 16, "decay_fraction": 0.25}
+    (run,) = price(spec(horizons=horizons, training=training), tmp_path).runs
+    (longest,) = price(spec(training=training), tmp_path).runs
+    steps, short, middle = 195, 49, 98
+    assert (run.tokens, run.horizons) == (longest.tokens, 3) == (steps * 2048, 3)
+    assert run.steps == steps + round(0.25 * short) + round(0.25 * middle)
+    assert run.trained_tokens == run.steps * 2048
+    assert run.flops == pytest.approx(longest.flops * run.steps / steps)
+    # Each branch is evaluated at its end.
+    assert run.probe_flops == pytest.approx(3 * longest.probe_flops)
+    branched = price(spec(horizons=horizons, training=training), tmp_path, 1)
+    assert branched.checkpoint_bytes == 12 * 5 * run.total_params
+    apart = price(spec(horizons={**horizons, "branches": False}, training=training), tmp_path, 1)
+    assert branched.tokens < apart.tokens
+
+
+def test_sources_and_the_dependence_check_are_runs_of_their_own(tmp_path: Path) -> None:
+    rungs = ["cpu_8k", "cpu_19k", "cpu_33k"]
+    own = [{"name": name, "data": {"paths": ["x"]}, "shares": [0.1, 0.2]} for name in ("a", "b")]
+    grid = [{"family": "comparison", "complexities": [4], "frequencies": [0.001, 0.002, 0.004]}]
+    cost = price(spec(ladder=rungs, user_sources=own, dependence={"cells": 2}, tasks=grid), tmp_path)
+    kinds = sorted(run.kind for run in cost.runs if run.rung == "cpu_8k")
+    alone = ["comparison-4@0.001 alone", "comparison-4@0.004 alone"]
+    assert kinds == sorted(["", "variant 1", "share zero", "only a", "only b", *alone])
+    assert len(cost.runs) == 3 * 5 + 2 * 2
+    by_kind = {run.kind: run for run in cost.runs if run.rung == "cpu_8k"}
+    assert [by_kind[kind].source_share for kind in ("", "variant 1", "share zero", "only a")] == (
+        pytest.approx([0.2, 0.4, 0.0, 0.5])
+    )
+    assert by_kind[alone[1]].injected_share == pytest.approx(0.004 * 4)
+    assert by_kind[""].injected_share == pytest.approx(0.007 * 4)
+    # Both sources' held-out text is scored in every run but those of the dependence check.
+    assert by_kind["share zero"].probe_flops > 2.5 * by_kind[alone[0]].probe_flops
+    with pytest.raises(InputError, match="'cpu_9k' is not a rung of this ladder; did you mean"):
+        price(spec(dependence={"rungs": ["cpu_9k"]}), tmp_path)
+
+
+@pytest.mark.slow
+def test_probe_costs_are_what_the_probes_read(tmp_path: Path) -> None:
+    """Tokens that go through the model while it is measured, counted at its embedding."""
+    import threading
+
+    from mixplan.calibrate.distributed import World
+    from mixplan.calibrate.prepared import prepare
+    from mixplan.calibrate.training import Run
+
+    own = [{"name": "own", "data": {"paths": ["text1*.txt"], "held_out_fraction": 0.3}, "shares": [0.2]}]
+    path = write_ladder(
+        tmp_path,
+        ladder=[TINY],
+        corpus={"paths": ["text?.txt"]},
+        horizons={"tokens": [7680, 10240]},
+        user_sources=own,
+        probes={
+            "evaluations": 4,
+            "lm_loss_tokens": 512,
+            "retention": {"instances": 4, "burst_steps": 1, "replicas": 2, "delays_steps": [0, 1, 4, 30]},
+            "interference": None,
+            "features": {"points": 2, "contexts": 4},
+        },
+    )
+    prepared, _ = prepare(load(path, CalibrationSpec), tmp_path, tmp_path / "out")
+    planned = next(run for run in prepared.runs() if run.anchor is None)
+    run = Run(prepared, prepared.folder(planned), World("cpu", threading.Event()))
+    read, measuring = [0], [False]
+
+    def count(_: Any, inputs: Any) -> None:
+        read[0] += inputs[0].numel() * measuring[0]
+
+    run.model.model.embed_tokens.register_forward_pre_hook(count)
+    for name in ("before_step", "after_step", "evaluate"):
+        whole = getattr(run.measuring, name)
+
+        def counted(*arguments: Any, whole: Any = whole, **named: Any) -> Any:
+            before, measuring[0] = measuring[0], True
+            result = whole(*arguments, **named)
+            measuring[0] = before
+            return result
+
+        setattr(run.measuring, name, counted)
+    run.train()
+    cost = next(run for run in price(load(path, CalibrationSpec), tmp_path).runs if run.kind == "")
+    per_token = planned.shape.flops_per_token(planned.vocab_size, planned.sequence_length)
+    assert cost.probe_flops == pytest.approx(read[0] * per_token / 3)
+
+
 def test_more_of_anything_costs_more(tmp_path: Path) -> None:
     base = price(spec(), tmp_path).slot_hours
     for change in (
@@ -97,6 +188,11 @@ def test_more_of_anything_costs_more(tmp_path: Path) -> None:
         {"seeds": [0, 1]},
         {"probes": {**NO_PROBES, "evaluations": 50, "lm_loss_tokens": 10**5}},
         {"probes": {**NO_PROBES, "retention": {}}},
+        {"probes": {**NO_PROBES, "retention": {"at_fractions": [0.2]}}},
+        {"probes": {**NO_PROBES, "features": {}}},
+        {"horizons": {"tokens": [200_000, 400_000]}},
+        {"user_sources": [{"name": "own", "data": {"paths": ["own"]}, "shares": [0.1]}]},
+        {"dependence": {"cells": 1}},
         {"probes": {**NO_PROBES, "interference": {}}},
         {"hardware": {**HARDWARE, "mfu": 0.25}},
     ):

@@ -1,6 +1,7 @@
 """What a ladder costs, before anything starts: runs × tokens × FLOPs × hours × money. No torch, no corpus.
 
 Hours of a run = start_seconds + (training + probe FLOPs) ÷ (peak · mfu) + steps · step_overhead_seconds.
+Steps and FLOPs are of all that is trained: the run to its longest horizon, and the decays of the others.
 
 Shape legend: N = block parameters, P = all parameters, T = sequence length, V = vocabulary.
 """
@@ -14,20 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixplan.calibrate.checks import check_fit
-from mixplan.calibrate.encoding import encoder_for
 from mixplan.calibrate.engines.local import cpu_slots
 from mixplan.calibrate.injection import MUCH_INJECTED, injected_share
 from mixplan.calibrate.prepared import Prepared
-from mixplan.calibrate.probes import CONTEXT_TOKENS, INTERFERENCE_INSTANCES
-from mixplan.calibrate.runs import RunSpec, plan_runs
-from mixplan.calibrate.tasks import Cell, Instance, Task, make_cells, make_probe_tasks, reserved_symbols
+from mixplan.calibrate.probe_cost import probe_flops
+from mixplan.calibrate.runs import RunSpec
+from mixplan.calibrate.sources import ZERO
+from mixplan.calibrate.tasks import Cell, Task, make_probe_tasks
 from mixplan.calibrate.vocabulary import vocabulary
 from mixplan.documents.calibration_spec import CalibrationSpec
 
 _BYTES_PER_PARAM = 16
 """fp32 weight, gradient and AdamW's two moments."""
-_CHECKPOINT_BYTES_PER_PARAM = 24
-"""fp32 weight and two moments, twice while a new checkpoint replaces the old one."""
+_STATE_BYTES_PER_PARAM = 12
+"""fp32 weight and AdamW's two moments: one saved state."""
+_STATES, _STATES_WITH_BRANCHES = 3, 5
+"""Saved states of a run, at most: the two latest and the one that is being written; with branches, two of the
+trunk as well."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +41,32 @@ class RunCost:
     run_id: str
     rung: str
     seed: int
-    variant: int
+    kind: str
+    """What sets it apart from other runs of its rung and seed: "" (nothing), "variant 1", "share zero", "only
+    NAME" (the run in which a source saturates), "CELL alone" (dependence check)."""
     block_params: int
     total_params: int
     tokens: int
+    """To its longest horizon."""
+    horizons: int
+    """How many token horizons it serves."""
+    trained_tokens: int
+    """With the decay branches of its shorter horizons."""
     steps: int
+    """Of all trained tokens."""
     batch_sequences: int
     learning_rate: float
     flops: float
     """Of training (probes not included)."""
     probe_flops: float
-    """Of evaluations, retention and interference."""
+    """Of evaluations (with the sources' held-out text), retention, interference and features."""
     hours: float
     memory_bytes: float
     """Rough: weights, gradients, AdamW and saved activations in fp32, and the logits; bf16 needs less."""
     injected_share: float
     """Share of the training tokens that is overwritten by task instances."""
+    source_share: float
+    """Share of the training tokens that comes from the user's sources."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,7 @@ class LadderCost:
     """Base vocabulary and the reserved symbols of all tasks."""
     slots: int
     tokens: int
+    """Trained, decay branches included."""
     flops: float
     """Training and probes."""
     slot_hours: float
@@ -89,21 +104,20 @@ def price(spec: CalibrationSpec, base: Path, slots: int | None = None) -> Ladder
         InputError: the tokenizer or a user's task cannot be read, or the injections do not fit the sequences.
     """
     words = vocabulary(spec.tokenizer, base)
-    encode = encoder_for(spec.tokenizer, base) if spec.user_tasks else None
-    runs = plan_runs(spec, words.size + reserved_symbols(spec))
-    check_fit(Prepared(Path(), base, spec, words.size, words.end_of_document_id, {}))
-    # Lengths and counts of instances do not depend on the seed, only on the variant of the user's own tasks.
-    cells = {
-        variant: make_cells(spec, spec.seeds[0], variant, words.size, base, encode)
-        for variant in {run.variant for run in runs}
-    }
+    ladder = Prepared(Path(), base, spec, words.size, words.end_of_document_id, {})
+    check_fit(ladder)
+    runs = ladder.runs()
+    # Lengths and counts of instances do not depend on the seed.
+    kinds = {(run.variant, run.only_cell): run for run in runs}
+    made = {key: ladder.cells(run) for key, run in kinds.items()}
     injections = make_probe_tasks(spec, spec.seeds[0], words.size, base)
     priced = sorted(
-        (_price_run(run, spec, cells[run.variant], injections) for run in runs), key=lambda run: -run.hours
+        (_price_run(run, spec, made[run.variant, run.only_cell], injections) for run in runs),
+        key=lambda run: -run.hours,
     )
     count = slots or _slots(spec)
     slot_hours = math.fsum(run.hours for run in priced)
-    largest = sorted((run.total_params for run in priced), reverse=True)[:count]
+    states = [run.total_params * (_STATES_WITH_BRANCHES if run.horizons > 1 else _STATES) for run in priced]
     warnings = _warnings(spec, priced)
     if slots is None and spec.engine.slots is None:
         warnings.append(f"slots: {count} assumed; give --slots or engine.slots for another number")
@@ -111,13 +125,13 @@ def price(spec: CalibrationSpec, base: Path, slots: int | None = None) -> Ladder
         runs=priced,
         vocab_size=runs[0].vocab_size,
         slots=count,
-        tokens=sum(run.tokens for run in priced),
+        tokens=sum(run.trained_tokens for run in priced),
         flops=math.fsum(run.flops + run.probe_flops for run in priced),
         slot_hours=slot_hours,
         wall_hours=wall_hours([run.hours for run in priced], count),
         money=slot_hours * spec.hardware.price_per_slot_hour,
         currency=spec.hardware.currency,
-        checkpoint_bytes=float(_CHECKPOINT_BYTES_PER_PARAM * sum(largest)),
+        checkpoint_bytes=float(_STATE_BYTES_PER_PARAM * sum(sorted(states)[-count:])),
         warnings=warnings,
     )
 
@@ -134,20 +148,22 @@ def _price_run(
     run: RunSpec, spec: CalibrationSpec, cells: Sequence[Cell], injections: Sequence[Sequence[Task]]
 ) -> RunCost:
     hardware = spec.hardware
-    probes = _probe_flops(run, spec, cells, injections)
+    probes = probe_flops(run, spec, cells, injections)
     seconds = (run.flops + probes) / (hardware.peak_flops_per_second * hardware.mfu)
-    seconds += hardware.start_seconds + run.steps * hardware.step_overhead_seconds
+    seconds += hardware.start_seconds + run.work_steps * hardware.step_overhead_seconds
     lengths = [_mean_length(cell) for cell in cells]
     total = run.shape.total_params(run.vocab_size)
     return RunCost(
         run_id=run.run_id,
         rung=run.shape.name,
         seed=run.seed,
-        variant=run.variant,
+        kind=_kind(run),
         block_params=run.shape.block_params,
         total_params=total,
         tokens=run.tokens,
-        steps=run.steps,
+        horizons=1 + len(run.branches),
+        trained_tokens=run.work_steps * run.tokens_per_step,
+        steps=run.work_steps,
         batch_sequences=run.batch_sequences,
         learning_rate=run.learning_rate,
         flops=run.flops,
@@ -155,7 +171,16 @@ def _price_run(
         hours=seconds / 3600,
         memory_bytes=_BYTES_PER_PARAM * total + run.tokens_per_step * _activation_bytes_per_token(run),
         injected_share=injected_share(lengths, [cell.frequency for cell in cells]),
+        source_share=sum(run.shares.values()),
     )
+
+
+def _kind(run: RunSpec) -> str:
+    if run.only_cell is not None:
+        return f"{run.only_cell} alone"
+    if run.anchor is not None:
+        return "share zero" if run.anchor == ZERO else f"only {run.anchor}"
+    return f"variant {run.variant}" if run.variant else ""
 
 
 def _activation_bytes_per_token(run: RunSpec) -> float:
@@ -166,38 +191,6 @@ def _activation_bytes_per_token(run: RunSpec) -> float:
     """
     shape = run.shape
     return 4.0 * shape.layers * (16 * shape.d_model + 4 * shape.d_ffn) + 8.0 * run.vocab_size
-
-
-def _probe_flops(
-    run: RunSpec, spec: CalibrationSpec, cells: Sequence[Cell], injections: Sequence[Sequence[Task]]
-) -> float:
-    """FLOPs of everything that is measured; a forward pass is a third of a training pass."""
-    probes = spec.probes
-    scored = sum(_scored_tokens(cell.task.test[: probes.max_instances]) for cell in cells)
-    forward = float(probes.evaluations * (probes.lm_loss_tokens + scored))
-    training = 0.0
-    if probes.retention is not None:
-        for fraction, tasks in zip(probes.retention.at_fractions, injections, strict=True):
-            left = run.steps - round(fraction * run.steps) - probes.retention.burst_steps
-            delays = sum(delay <= left for delay in probes.retention.delays_steps)
-            injected = sum(_scored_tokens(task.train[: probes.retention.instances]) for task in tasks)
-            forward += (delays + 1) * injected
-    if probes.interference is not None:
-        per_point = probes.interference.batch_sequences * run.sequence_length
-        behind = [(*cell.task.train, *cell.task.test)[:INTERFERENCE_INSTANCES] for cell in cells]
-        per_point += sum(_scored_tokens(instances) for instances in behind)
-        training += probes.interference.points * per_point
-    return run.shape.flops_per_token(run.vocab_size, run.sequence_length) * (forward / 3 + training)
-
-
-def _scored_tokens(instances: Sequence[Instance]) -> int:
-    """Tokens that score instances once: one row each, or one per choice where choices have several tokens."""
-    total = 0
-    for instance in instances:
-        longest = max(map(len, instance.choices))
-        rows = 1 if longest == 1 else len(instance.choices)
-        total += rows * (CONTEXT_TOKENS + len(instance.prompt) + longest)
-    return total
 
 
 def _mean_length(cell: Cell) -> float:
@@ -216,9 +209,9 @@ def _slots(spec: CalibrationSpec) -> int:
 
 def _warnings(spec: CalibrationSpec, runs: Sequence[RunCost]) -> list[str]:
     found = []
-    for variant, share in sorted({(run.variant, run.injected_share) for run in runs}):
+    for kind, share in sorted({(run.kind, run.injected_share) for run in runs}):
         if share > MUCH_INJECTED:
-            which = f" in variant {variant}" if variant else ""
+            which = f" ({kind})" if kind else ""
             found.append(
                 f"{share:.0%} of the training tokens{which} are injected instances, which is no tail "
                 "any more; lower the frequencies or inject fewer cells"

@@ -17,8 +17,8 @@ def cost_tables(cost: LadderCost, hardware: Hardware) -> list[Drawn]:
 
 
 def _rungs(cost: LadderCost) -> Drawn:
-    def kind(run: RunCost) -> tuple[int, int, int]:
-        return (run.block_params, run.tokens, run.variant)
+    def kind(run: RunCost) -> tuple[int, int, str]:
+        return (run.block_params, run.tokens, run.kind)
 
     columns = [
         "rung",
@@ -39,11 +39,11 @@ def _rungs(cost: LadderCost) -> Drawn:
         run = same[0]
         rows.append(
             [
-                run.rung + (f" (variant {run.variant})" if run.variant else ""),
+                run.rung + (f" ({run.kind})" if run.kind else ""),
                 str(len(same)),
                 number(run.block_params),
                 number(run.total_params),
-                number(run.tokens),
+                number(run.tokens) + (f" ({run.horizons} horizons)" if run.horizons > 1 else ""),
                 str(run.steps),
                 str(run.batch_sequences),
                 f"{run.learning_rate:.2g}",
@@ -71,4 +71,9 @@ def _totals(cost: LadderCost, hardware: Hardware) -> Drawn:
 
 
 def _shares(cost: LadderCost) -> list[str]:
-    return [f"{share:.1%}" for _, share in sorted({(run.variant, run.injected_share) for run in cost.runs})]
+    return [f"{share:.1%}" for share in dict.fromkeys(run.injected_share for run in _by_kind(cost))]
+
+
+def _by_kind(cost: LadderCost) -> list[RunCost]:
+    """Runs that hold all cells."""
+    return sorted((run for run in cost.runs if not run.kind.endswith(" alone")), key=lambda run: run.kind)
