@@ -71,9 +71,9 @@ def measure(rung: str, options: argparse.Namespace) -> dict[str, Any]:
         "matmul_gflops": round(peak / 1e9, 1),
         "matmul_gflops_range": [round(rate / 1e9, 1) for rate in (min(products.rates), max(products.rates))],
     }
-    for side, found in seconds.items():
+    for name, found in seconds.items():
         rates = [options.block * options.batch * options.sequence / block for block in found]
-        row[side] = {
+        row[name] = {
             "tokens_per_second": round(statistics.median(rates)),
             "range": [round(min(rates)), round(max(rates))],
             "mfu": round(statistics.median(rates) * flops / peak, 4),

@@ -19,8 +19,8 @@ class FlopsPerToken:
     """FLOPs of one token's forward pass, term by term: a product with an m × n matrix is 2·m·n.
 
     Convention of arXiv 2204.02311, appendix B: matrix products only. Norms, rotation, softmax and the
-    activation are left out, and the input embedding is a lookup. Attention is counted in full; a causal kernel
-    may do half of it, and Olmo3's sliding layers less on sequences longer than their window.
+    activation are left out, and the input embedding is a lookup. Attention is counted in full: a causal
+    kernel may do half of it, and Olmo3's sliding layers less on sequences longer than their window.
     """
 
     attention_projections: float
