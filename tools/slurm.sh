@@ -18,7 +18,7 @@ install() {
         echo "installing slurm-wlm and munge for the tests of the Slurm engine"
         # The daemons are for the tests to start, not for the machine to run.
         if apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y -qq --no-install-recommends slurm-wlm munge > /dev/null; then return 0; fi
+            apt-get install -y -qq --no-install-recommends slurm-wlm munge procps > /dev/null; then return 0; fi
     fi
     echo "WARNING: no Slurm here, so the tests of the Slurm engine are SKIPPED: install slurm-wlm and munge" >&2
 }

@@ -218,7 +218,8 @@ class Team(World):
         )
 
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-        weights, moments = state.get("model", {}), {}
+        # Copies: torch puts each process's part in place of what it is given.
+        weights, moments = dict(state.get("model", {})), {}
         if self.is_first:
             moments = _by_name(state["optimizer"], _group_names(model, optimizer))
         set_model_state_dict(model, weights, options=options)
@@ -309,7 +310,7 @@ def _by_number(state: dict[str, Any], groups: list[list[str]]) -> dict[str, Any]
     numbers = {name: number for number, name in enumerate(order)}
     # Groups come in the optimizer's order; their settings do not depend on parameters.
     return {
-        "state": {numbers[name]: moments for name, moments in state["state"].items()},
+        "state": {numbers[name]: _own(moments) for name, moments in state["state"].items()},
         "param_groups": [
             {**given, "params": [numbers[name] for name in group]}
             for given, group in zip(state["param_groups"], groups, strict=True)
@@ -317,11 +318,16 @@ def _by_number(state: dict[str, Any], groups: list[list[str]]) -> dict[str, Any]
     }
 
 
+def _own(moments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """With the step count copied: it is not sharded, so that it is still the live optimizer's own tensor."""
+    return {key: value.clone() if value.ndim == 0 else value for key, value in moments.items()}
+
+
 def _by_name(state: dict[str, Any], groups: list[list[str]]) -> dict[str, Any]:
     """The inverse of `_by_number`."""
     order = [name for group in groups for name in group]
     return {
-        "state": {order[number]: moments for number, moments in state["state"].items()},
+        "state": {order[number]: dict(moments) for number, moments in state["state"].items()},
         "param_groups": [
             {**given, "params": group} for given, group in zip(state["param_groups"], groups, strict=True)
         ],
