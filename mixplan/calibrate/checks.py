@@ -123,6 +123,7 @@ def _step_problems(
         run.tokens_per_step,
         run.steps,
         run.seed,
+        [cell.task.name for cell in cells],
     )
     problems = [
         f"task {cell.task.name}: in {run.run_id} none of its instances is injected, with this seed and "

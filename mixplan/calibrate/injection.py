@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixplan.calibrate.placement import Placement, place
-from mixplan.calibrate.schedule import Schedule, Spacing
+from mixplan.calibrate.schedule import Schedule, Spacing, named
 from mixplan.calibrate.tasks.base import Task, Tokens
 
 MUCH_INJECTED = 0.5
@@ -47,6 +47,8 @@ class Injector:
         """
         self.documents = [[i.document(end_of_document_id) for i in task.train] for task in tasks]
         self.seed = seed
+        # By name, so that a cell alone (dependence check) has the same schedule as among all others.
+        self.names = [task.name for task in tasks]
         self.placement: Placement = placement
         self.grid_tokens = max([longest_extra, *(len(d) for own in self.documents for d in own)])
         self.schedule = Schedule(
@@ -56,6 +58,7 @@ class Injector:
             batch_sequences * sequence_length,
             steps,
             seed,
+            self.names,
         )
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
@@ -104,7 +107,7 @@ class Injector:
         key = (cell, epoch)
         if key not in self._orders:
             self._orders = {k: v for k, v in self._orders.items() if k[0] != cell or k[1] >= epoch - 1}
-            self._orders[key] = np.random.default_rng([self.seed, 3, cell, epoch]).permutation(
+            self._orders[key] = named(self.seed, 3, self.names[cell], epoch).permutation(
                 len(self.documents[cell])
             )
         return self._orders[key]

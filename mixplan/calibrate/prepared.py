@@ -9,10 +9,8 @@ OUT/runs/RUN_ID/           see runs.py
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +21,11 @@ import numpy as np
 from mixplan.calibrate.checks import check_fit
 from mixplan.calibrate.corpus import load_corpus, repetition_note
 from mixplan.calibrate.encoding import encoder_for
+from mixplan.calibrate.provenance import code_version, tokenizer_sha256, versions
 from mixplan.calibrate.runs import RunFolder, RunSpec, plan_runs
 from mixplan.calibrate.sources import read_sources, size_problems
 from mixplan.calibrate.tasks import Cell, dependence_cells, make_cells, reserved_symbols
+from mixplan.calibrate.trackers import check_trackers
 from mixplan.documents.atomic import refuse_foreign, write_bytes, write_json, write_text
 from mixplan.documents.calibration_spec import CalibrationSpec
 from mixplan.errors import InputError
@@ -33,7 +33,7 @@ from mixplan.errors import InputError
 # Written first, so that a folder left half-prepared by a kill is known as one.
 _MARK = ".mixplan-ladder"
 # What may change between two calls of the same command: these decide which runs there are, or where they run.
-_MAY_CHANGE = {"name", "ladder", "horizons", "seeds", "engine", "hardware", "learned_skill"}
+_MAY_CHANGE = {"name", "ladder", "horizons", "seeds", "engine", "hardware", "tracking", "learned_skill"}
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
             unusable; the injections do not fit the sequences.
     """
     refuse_foreign(out, ["ladder.json", _MARK], "calibrate")
+    check_trackers(spec)
     notes: list[str] = []
     if (out / "ladder.json").is_file():
         before = Prepared.read(out)
@@ -138,7 +139,9 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
             "corpus_held_out_tokens": len(corpus.held_out),
             "corpus_documents": corpus.documents,
             "tokenizer": spec.tokenizer.model_dump(mode="json"),
-            "versions": _versions(),
+            "tokenizer_sha256": tokenizer_sha256(spec.tokenizer, base),
+            "versions": versions(),
+            "code": code_version(),
         }
         prepared = Prepared(out, base, spec, corpus.vocab_size, corpus.end_of_document_id, facts)
         notes += check_fit(prepared)
@@ -187,13 +190,3 @@ def _write_tokens(path: Path, tokens: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(tokens, dtype=np.int32))
     write_bytes(path, buffer.getvalue())
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("mixplan", "torch", "transformers", "numpy"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found

@@ -14,6 +14,7 @@ gap of G  the matched-frequency gap protocol of arXiv 2605.29548: nothing for G 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -21,6 +22,11 @@ import numpy as np
 
 Spacing = Literal["even", "poisson"]
 _STEPS_AT_ONCE = 4096
+
+
+def named(seed: int, purpose: int, name: str, *more: int) -> np.random.Generator:
+    """A generator of a run for one purpose and one cell or source."""
+    return np.random.default_rng([seed, purpose, zlib.crc32(name.encode()), *more])
 
 
 class Schedule:
@@ -34,6 +40,7 @@ class Schedule:
         step_tokens: int,
         steps: int,
         seed: int,
+        names: Sequence[str],
     ) -> None:
         """
         Args:
@@ -41,19 +48,19 @@ class Schedule:
             gaps: steps between the bursts of each cell, shape (C,); 1: as `spacing` says.
             step_tokens: training tokens a step.
             steps: of the run, to its longest horizon.
+            names: of the cells: what chance does to a cell does not depend on which others there are.
         """
         self.steps = steps
         self.tokens = steps * step_tokens
         self.totals = np.array([round(f * self.tokens) for f in frequencies], dtype=np.int64)
-        self.phases = np.random.default_rng([seed, 1]).random(len(frequencies))
+        self.phases = np.array([named(seed, 1, name).random() for name in names])
         self.gaps = np.array(gaps, dtype=np.int64)
-        self.offsets = np.floor(np.random.default_rng([seed, 6]).random(len(frequencies)) * self.gaps).astype(
-            np.int64
-        )
+        offsets = np.array([named(seed, 6, name).random() for name in names])
+        self.offsets = np.floor(offsets * self.gaps).astype(np.int64)
         self._drawn: dict[int, np.ndarray] = {}
         if spacing == "poisson":
             for cell in np.flatnonzero(self.gaps == 1):
-                generator = np.random.default_rng([seed, 5, int(cell)])
+                generator = named(seed, 5, names[cell])
                 counts = generator.poisson(frequencies[cell] * step_tokens, size=steps)
                 self._drawn[int(cell)] = np.concatenate([[0], np.cumsum(counts)])
 

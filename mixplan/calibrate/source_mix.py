@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixplan.calibrate.schedule import named
 from mixplan.calibrate.stream import BaseStream
 
 
@@ -41,11 +42,6 @@ def share_schedules(
         name: ShareSchedule(share, batch_sequences, steps, float(named(seed, 9, name).random()))
         for name, share in shares.items()
     }
-
-
-def named(seed: int, purpose: int, name: str) -> np.random.Generator:
-    """A generator of a run for one purpose and one source."""
-    return np.random.default_rng([seed, purpose, zlib.crc32(name.encode())])
 
 
 def fullest_step(schedules: Mapping[str, ShareSchedule], steps: int) -> int:

@@ -22,13 +22,15 @@ from typing import Any, Literal
 import torch
 
 from mixplan.calibrate.batches import Batches
-from mixplan.calibrate.distributed import GO_ON, SAVE_AND_STOP, StepLoss, Stopped, World
+from mixplan.calibrate.distributed import GO_ON, SAVE_AND_STOP, Stopped, World
 from mixplan.calibrate.measuring import Measuring
 from mixplan.calibrate.metrics import Diverged, MetricsLog
-from mixplan.calibrate.model import build_optimizer, seeded_model
+from mixplan.calibrate.model import TokenLoss, build_optimizer, seeded_model
 from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.probes.retention import retention_probes
+from mixplan.calibrate.provenance import Clock, configuration_sha256, resolved_configuration, run_facts
 from mixplan.calibrate.runs import DamagedMetrics, RunFolder, RunSpec
+from mixplan.calibrate.trackers import NullTracker, Tracker, open_trackers
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_STEPS = 10
@@ -42,9 +44,9 @@ class Run:
         self.folder, self.world = folder, world
         self.spec: RunSpec = folder.read()
         self.training = prepared.spec.training
-        self.model = seeded_model(self.spec, prepared.end_of_document_id).to(world.device)
-        fast_model: Any = torch.compile(self.model) if self.training.compile else self.model
-        loss = StepLoss(fast_model, self.training.precision)
+        self.model = seeded_model(self.spec, prepared.end_of_document_id, prepared.spec.architecture)
+        self.model.to(world.device)
+        loss = TokenLoss(self.model, self.training.precision, self.training.compile)
         self.loss = world.wrap(loss, self.model, prepared.spec.engine.fsdp_from_params)
         self.optimizer = build_optimizer(self.model, self.spec.learning_rate, self.training)
         cells = prepared.cells(self.spec)
@@ -60,6 +62,8 @@ class Run:
         self.metrics = MetricsLog(folder, self.spec)
         self.measuring = Measuring(prepared, self.spec, cells, self.batches, retention, self.metrics)
         self.checkpoints = world.checkpoints(folder.checkpoints)
+        self.clock = Clock()
+        self.facts, self.tracker = self._introduce(prepared)
         self.step = 0
         self.branch: int | None = None
         """Index of the branch that is being trained; None: the trunk."""
@@ -71,6 +75,27 @@ class Run:
         self._told_worked = 0
         self._restore()
 
+    def _introduce(self, prepared: Prepared) -> tuple[dict[str, Any], Tracker]:
+        """What done.json says of the run beside its numbers; and the trackers (only in the first process)."""
+        corpus = prepared.facts["corpus_sha256"]
+        configuration = resolved_configuration(prepared.spec, self.spec, corpus)
+        digest = configuration_sha256(configuration)
+        facts = {
+            **run_facts(self.world.device, torch.get_num_threads()),
+            "seed": self.spec.seed,
+            "corpus_sha256": corpus,
+            "tokenizer_sha256": prepared.facts.get("tokenizer_sha256"),
+            "configuration_sha256": digest,
+        }
+        opened: list[Tracker] = []
+        tracking, name, log = prepared.spec.tracking, prepared.spec.name, _log.warning
+        self.world.on_first(
+            lambda: opened.append(
+                open_trackers(tracking, name, self.spec.run_id, digest, configuration, self.folder.path, log)
+            )
+        )
+        return facts, opened[0] if opened else NullTracker()
+
     def train(self) -> None:
         """Train to the end, measuring on the way, and write done.json."""
         try:
@@ -80,7 +105,10 @@ class Run:
         else:
             status = "finished"
         self.metrics.flush()
-        self.folder.finish(status, step=self.worked, tokens=self.worked * self.spec.tokens_per_step)
+        self.tracker.close()
+        tokens = self.worked * self.spec.tokens_per_step
+        facts = {"step": self.worked, "tokens": tokens, **self.clock.facts(tokens), **self.facts}
+        self.folder.finish(status, **facts)
 
     def _train(self) -> None:
         while self.branch is not None or self.step < self.spec.steps:
@@ -148,11 +176,15 @@ class Run:
         if seconds > _TELL_EVERY_SECONDS or self.worked == self.spec.work_steps:
             rate = (self.worked - self._told_worked) * self.spec.tokens_per_step / seconds
             self.folder.progress(self.worked, rate, mean)
+            self.tracker.log(self.worked, {"loss": mean, "tokens_per_second": rate})
             self._told, self._told_worked = time.monotonic(), self.worked
 
     def _measure(self, what: Callable[[Any, torch.optim.AdamW], None]) -> None:
-        model, optimizer = self.world.full(self.model, self.optimizer)
-        self.world.on_first(lambda: what(model, optimizer))
+        if self.world.device.startswith("cuda"):
+            torch.cuda.synchronize()  # or steps still in the queue would count as measuring
+        with self.clock.probing():
+            model, optimizer = self.world.full(self.model, self.optimizer)
+            self.world.on_first(lambda: what(model, optimizer))
 
     def _after_step(self, model: Any, optimizer: torch.optim.AdamW) -> None:
         rate = self._learning_rate(min(self.step, self.spec.steps - 1))
@@ -177,6 +209,7 @@ class Run:
             "branch": self.branch,
             "branches_done": self.branches_done,
             "worked": self.worked,
+            "clock": self.clock.state(),
             "measuring": self.measuring.state(),
             "metrics": self.world.on_first(self.folder.fingerprint),
             **self.world.state(self.model, self.optimizer),
@@ -203,6 +236,7 @@ class Run:
             latest = max(found, key=lambda state: state["worked"])
             self.world.on_first(lambda: self.folder.check(latest["metrics"]))
             self._take(latest)
+            self.clock.restore(latest["clock"])
             self._check_trunk(states[1][0])
             self.worked = self._told_worked = latest["worked"]
         self.world.on_first(lambda: self.folder.keep_rows(self._made))
