@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from ladders import TINY, mixplan, write_ladder
+from typer.testing import CliRunner
 
 from mixplan.calibrate.collect import collect
 from mixplan.calibrate.distributed import GO_ON, SAVE, SAVE_AND_STOP, Stopped, World
 from mixplan.calibrate.prepared import Prepared, prepare
 from mixplan.calibrate.runs import DamagedMetrics, RunFolder
 from mixplan.calibrate.training import train
+from mixplan.cli import app
 from mixplan.documents import CalibrationSpec, load
 
 pytestmark = pytest.mark.slow
@@ -101,8 +103,11 @@ def test_a_damaged_checkpoint_is_put_aside(
         damage(path)
     go(prepared)
     assert rows(folder) == whole
+    shown = CliRunner().invoke(app, ["status", str(prepared.out)])
+    assert shown.exit_code == 0
     for path in broken[which]:
         assert any(path.name in note and "damaged" in note for note in folder.notes())
+        assert path.name in shown.output.replace("\n", "")
 
 
 @pytest.mark.parametrize(("line", "how"), [(0, "no json"), (3, "another number"), (3, "lost")])

@@ -45,7 +45,8 @@ def test_the_tables_hold_what_was_asked_for(finished: Path) -> None:
     m = read_measurements(finished / "out" / "measurements")
     runs, evaluations, cells = 2, 4, 2
     assert len(m.learning) == runs * evaluations * cells
-    assert m.retention is not None and len(m.retention) == runs * 2 * 4
+    injections, replicas, delays = 3, 2, 4
+    assert m.retention is not None and len(m.retention) == runs * injections * replicas * delays
     assert m.interference is not None and len(m.interference) == runs * 2 * cells
     last = m.learning.where(m.learning["step"] == 40)
     assert set(last["tokens"]) == {10240.0}
@@ -84,7 +85,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_tables(
         # Wait until a run is under way, so that the kill hits training and not only imports.
         waited = time.monotonic()
         while time.monotonic() - waited < 60 and process.poll() is None:
-            if any((out / "runs").rglob("checkpoint/state.pt")):
+            if any((out / "runs").rglob("checkpoint/state-*.pt")):
                 break
             time.sleep(0.02)
         time.sleep(moment.uniform(0, 1.0))
@@ -92,7 +93,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_tables(
             os.kill(process.pid, signal.SIGKILL)
             kills += 1
         process.wait()
-        steps_kept += len(list((out / "runs").rglob("checkpoint/state.pt")))
+        steps_kept += len(list((out / "runs").rglob("checkpoint/state-*.pt")))
     assert kills >= 1 and steps_kept >= 1
     assert mixplan("calibrate", spec, "-o", out).returncode == 0
     assert mixplan("collect", out).returncode == 0

@@ -24,7 +24,7 @@ from mixplan.calibrate.sources import byte_counter, sequences_of_run
 from mixplan.calibrate.stream import BaseStream
 from mixplan.calibrate.training import train
 from mixplan.documents import CalibrationSpec, load, read_measurements
-from mixplan.documents.calibration_spec import Tokenizer, UserSource
+from mixplan.documents.calibration_spec import Injection, Tokenizer, UserSource
 from mixplan.errors import InputError
 from mixplan.laws.calibration import fit_calibration
 
@@ -260,6 +260,15 @@ def test_the_laws_take_a_source_like_a_task(measured: Path) -> None:
     m = read_measurements(measured / "out" / "measurements")
     fitted = fit_calibration(m, draws=20)
     assert {(task.family, task.complexity) for task in fitted.tasks} == {("digits", 1), ("comparison", 6)}
+    # In a ladder with another placement too: sources share whatever protocol its cells have in common.
+    prepared = Prepared.read(measured / "out")
+    runs = [
+        (run, [row for row in prepared.folder(run).rows() if row["kind"] == "sources"])
+        for run in prepared.runs()
+    ]
+    placed = prepared.spec.model_copy(update={"injection": Injection(placement="start")})
+    rows, _ = source_learning(placed, runs)
+    assert {row["protocol"] for row in rows} == {"start"}
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import numpy as np
 
 from mixplan.calibrate.runs import RunSpec
 from mixplan.calibrate.sources import ZERO
+from mixplan.calibrate.tasks import common_protocol
 from mixplan.documents.calibration_spec import CalibrationSpec, UserSource
 
 LEAST_GAP = 0.01
@@ -60,7 +61,9 @@ def source_learning(
                     if not apart or zero - saturated <= LEAST_GAP * zero:
                         closed += 1
                         continue
-                    rows.append(_row(source, run, row, zero, saturated))
+                    # Like the cells that laws are fitted to, or they would be fitted to sources alone.
+                    protocol = {"protocol": common_protocol(spec)}
+                    rows.append({**_row(source, run, row, zero, saturated), **protocol})
         if missing:
             notes.append(
                 f"source {source.name}: no finished run at share zero and at its saturating share for "
@@ -114,7 +117,6 @@ def _row(
         "accuracy": skill,
         "chance": 0.0,
         "skill": skill,
-        "protocol": "standard",
         "gap_closed": closed,
         "bits_per_byte": row["bits_per_byte"],
         "bits_per_byte_zero": zero,

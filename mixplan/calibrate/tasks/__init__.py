@@ -1,7 +1,13 @@
 """The injected tasks: synthetic families, the user's own, and the cells of a run that they make up."""
 
 from mixplan.calibrate.tasks.base import Family, Instance, Task
-from mixplan.calibrate.tasks.cells import Cell, dependence_cells, make_cells, make_probe_tasks
+from mixplan.calibrate.tasks.cells import (
+    Cell,
+    common_protocol,
+    dependence_cells,
+    make_cells,
+    make_probe_tasks,
+)
 from mixplan.calibrate.tasks.families import FAMILIES
 from mixplan.calibrate.tasks.symbols import reserved_symbols
 
@@ -11,6 +17,7 @@ __all__ = [
     "Family",
     "Instance",
     "Task",
+    "common_protocol",
     "dependence_cells",
     "make_cells",
     "make_probe_tasks",

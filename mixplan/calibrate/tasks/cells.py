@@ -89,7 +89,7 @@ def make_cells(
         except InputError as error:
             problems += error.problems
         else:
-            cells.append(Cell(task, frequency, 1, _protocol(spec, 1, None, False)))
+            cells.append(Cell(task, frequency, 1, common_protocol(spec)))
     if problems:
         raise InputError(problems)
     return cells
@@ -167,6 +167,11 @@ def _make(asked: GridCell, symbols: np.ndarray, seed: int) -> tuple[Task, int]:
     untaught = set(task.train) - set(taught)
     test = tuple(instance for instance in task.test if instance not in untaught)
     return replace(task, train=taught, test=test), len(task.train)
+
+
+def common_protocol(spec: CalibrationSpec) -> str:
+    """Protocol of the cells of a calibration that depart in nothing of their own."""
+    return _protocol(spec, 1, None, False)
 
 
 def _protocol(spec: CalibrationSpec, gap_steps: int, unique: int | None, alone: bool) -> str:
