@@ -132,6 +132,21 @@ def token_losses(model: Any, tokens_BT: Tensor, precision: str) -> Tensor:
     return losses.view(len(tokens_BT), -1)
 
 
+def marked_loss(model: Any, tokens_BT: Tensor, marked_BT: Tensor, precision: str) -> Tensor:
+    """Sum of the NLL of the marked tokens in nats, a scalar, fp32; other tokens are context only.
+
+    Args:
+        marked_BT: bool; the first token of a sequence is predicted by nothing and must not be marked.
+    """
+    with _precision(tokens_BT, precision):
+        hidden_BTd = _hidden_states(model, tokens_BT, precision, None)
+    before_BT = marked_BT.roll(-1, 1)
+    targets_N = tokens_BT[marked_BT]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    weights_N = torch.ones(len(targets_N), device=tokens_BT.device)
+    return weighted_nll(hidden_BTd[before_BT], model.lm_head.weight, targets_N, weights_N, dtype)
+
+
 def logits_of(model: Any, tokens_BT: Tensor, precision: str, logits_to_keep: int = 0) -> Tensor:
     """Next-token logits of the last `logits_to_keep` positions K (0: all), shape (B, K, V)."""
     with _precision(tokens_BT, precision):

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mixplan.calibrate.model import token_loss, token_losses
+from mixplan.calibrate.model import marked_loss, token_loss
 from mixplan.calibrate.optimizer import real_update
 from mixplan.calibrate.probes import INTERFERENCE_INSTANCES
 from mixplan.calibrate.probes.scoring import Questions, choice_logprobs, choice_nll
@@ -135,11 +135,10 @@ def own_part(
     if not len(rows):
         return None
     length = int(columns[-1]) + 1
-    marked = torch.from_numpy(targets_BT[rows, 1:length]).to(tokens_BT.device)
+    marked = torch.from_numpy(targets_BT[rows, :length]).to(tokens_BT.device)
     part = tokens_BT[torch.from_numpy(rows).to(tokens_BT.device), :length]
-    losses = token_losses(model, part, precision)
     count = len(tokens_BT) * (tokens_BT.shape[1] - 1)
-    return flat.gradient((losses * marked).sum() / count)
+    return flat.gradient(marked_loss(model, part, marked, precision) / count)
 
 
 class Flat:
