@@ -40,27 +40,28 @@ def main() -> None:
 class _Blocks:
     """Waits to be told, and answers with the seconds since."""
 
-    def __init__(self, vocab_size: int, device: str) -> None:
-        self.device = device
+    def __init__(self, vocab_size: int, options: Namespace) -> None:
+        self.device = options.device
+        self.clock = time.process_time if options.clock == "cpu" else time.perf_counter
         self.answer = vocab_size
-        self.started = time.perf_counter()
+        self.started = self.clock()
 
     def next(self) -> bool:
         """End a block and wait for the next; False when there is none."""
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - self.started
+        seconds = self.clock() - self.started
         print("answer", self.answer or seconds, flush=True)
         self.answer = 0
         told = bool(sys.stdin.readline())
-        self.started = time.perf_counter()
+        self.started = self.clock()
         return told
 
 
 def _train(run: Run, options: Namespace) -> None:
     for _ in range(options.block):  # warm-up, compilation included
         run.one_step()
-    blocks = _Blocks(run.spec.vocab_size, options.device)
+    blocks = _Blocks(run.spec.vocab_size, options)
     while blocks.next():
         for _ in range(options.block):
             run.one_step()
@@ -80,7 +81,7 @@ def _train_plainly(run: Run, options: Namespace) -> None:
             if state.global_step % options.block:
                 return
             if not blocks:  # the first block is the warm-up, compilation included
-                blocks.append(_Blocks(run.spec.vocab_size, options.device))
+                blocks.append(_Blocks(run.spec.vocab_size, options))
             control.should_training_stop = not blocks[0].next()
 
     arguments = TrainingArguments(

@@ -9,6 +9,9 @@ a process of its own, as its users have it, warm before it is timed. The sides t
 each, with a block of large matrix products in between: a noisy machine slows all three. MFU is FLOPs per
 token × tokens/s ÷ the rate of those products. The Trainer needs `accelerate`.
 
+On a CPU that other programs use as well, `--clock cpu` counts the seconds that the core worked for a side
+instead of those on the wall (with one thread the same on an idle machine).
+
 `--side-by-side 2 4` also times so many calibrate runs at once on the device, against one alone.
 """
 
@@ -151,6 +154,7 @@ class _Products:
         self.a, self.b = (
             torch.randn(self.size, self.size, device=options.device, dtype=dtype) for _ in range(2)
         )
+        self.clock = time.process_time if options.clock == "cpu" else time.perf_counter
         self.wait = torch.cuda.synchronize if gpu else lambda: None
         self.rates: list[float] = []
         self.block()
@@ -158,11 +162,11 @@ class _Products:
 
     def block(self) -> None:
         """Measure FLOP/s once."""
-        started = time.perf_counter()
+        started = self.clock()
         for _ in range(self.count):
             self.a @ self.b
         self.wait()
-        self.rates.append(2 * self.size**3 * self.count / (time.perf_counter() - started))
+        self.rates.append(2 * self.size**3 * self.count / (self.clock() - started))
 
 
 def _machine(options: argparse.Namespace) -> dict[str, Any]:
@@ -188,14 +192,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sequence", type=int, default=128)
     parser.add_argument("--batch", type=int, default=32, help="sequences a step")
     parser.add_argument("--vocabulary", type=int, help="train on random tokens of so many, not on bytes")
-    parser.add_argument("--block", type=int, default=10, help="steps a block")
-    parser.add_argument("--blocks", type=int, default=9)
+    parser.add_argument("--block", type=int, default=5, help="steps a block")
+    parser.add_argument("--blocks", type=int, default=15)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"])
     parser.add_argument("--side-by-side", nargs="*", type=int, default=[], help="runs at once")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.clock == "cpu" and (options.device != "cpu" or options.threads > 1 or options.side_by_side):
+        parser.error("--clock cpu is for one thread on a CPU, and not for --side-by-side")
+    return options
 
 
 if __name__ == "__main__":

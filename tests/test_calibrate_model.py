@@ -87,6 +87,17 @@ def test_both_ways_through_the_blocks(shape: ModelShape, path: Any) -> None:
         assert (a - b).norm() <= 2e-5 * b.norm()
 
 
+@pytest.mark.parametrize("numbers", [1, 7_000, 30_000])
+def test_pieces_that_do_not_divide(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens, heads and queries in pieces of any size, the last ones smaller."""
+    model, tokens = model_of(SHAPES[2]), tokens_of(5, 75)
+    expected = reference_loss(model, tokens)
+    monkeypatch.setattr(fast_cpu, "_CACHED_NUMBERS", numbers)
+    monkeypatch.setattr(fast_cpu, "_QUERIES_AT_ONCE", 20)
+    monkeypatch.setitem(fast_loss._LOGITS_AT_ONCE, "cpu", numbers)
+    assert_same_gradients(model, token_loss(model, tokens, "fp32"), expected)
+
+
 @pytest.mark.parametrize("keep", [0, 1, 3])
 def test_logits(keep: int) -> None:
     model, tokens = model_of(SHAPES[0]), tokens_of(4, 11)
