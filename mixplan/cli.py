@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
+SCHEMA_NAMES = "calibration-spec, measurements, calibration, plan, recipe, mixture, presets, references."
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
 
 
@@ -74,10 +75,7 @@ def validate(
 
 @app.command()
 def schema(
-    name: Annotated[
-        str,
-        typer.Argument(help="calibration-spec, measurements, calibration, plan, recipe, mixture, presets."),
-    ],
+    name: Annotated[str, typer.Argument(help=SCHEMA_NAMES)],
 ) -> None:
     """Print a document's JSON Schema (or the known model presets)."""
     from mixplan import console
@@ -122,38 +120,38 @@ def calibrate(
     out: Annotated[
         Path | None, typer.Option("-o", help="Folder of the ladder. Default: runs/ beside the file.")
     ] = None,
-    slots: Annotated[
-        int | None, typer.Option(min=1, help="Runs side by side, instead of engine.slots.")
+    engine: Annotated[str | None, typer.Option(help="local or slurm, instead of engine.kind.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Local: slots, instead of engine.slots.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Slurm: wait for the runs and show them.")] = False,
+    emit_skypilot: Annotated[
+        Path | None, typer.Option(help="Only write a SkyPilot task (.yaml) that runs this command.")
     ] = None,
 ) -> None:
     """Train the ladder and measure it. The same command continues what was interrupted."""
     from mixplan import console
-    from mixplan.calibrate.engines.local import find_slots, run_all
+    from mixplan.calibrate.engines import outcome, runner, skypilot, with_engine
     from mixplan.calibrate.prepared import prepare
     from mixplan.documents import CalibrationSpec, load
     from mixplan.errors import NoAnswer
 
-    document = load(spec, CalibrationSpec)
-    places = find_slots(document.engine, slots)
+    document = with_engine(load(spec, CalibrationSpec), engine)
+    if emit_skypilot is not None:
+        skypilot.write_task(document, spec, emit_skypilot)
+        console.say(f"wrote {emit_skypilot}")
+        return
+    chosen = runner(document.engine, slots, follow)
     prepared, notes = prepare(document, spec.parent, out or spec.parent / "runs")
     for text in notes:
         console.note(f"note: {text}")
-    console.note(f"{len(prepared.runs())} runs on {len(places)} slot(s), longest first, in {prepared.out}")
+    console.note(f"{len(prepared.runs())} runs on {chosen.place}, longest first, in {prepared.out}")
     with console.RunsDisplay() as display:
-        states = run_all(prepared, places, display.update)
-    failed = [state.run_id for state in states if state.status == "failed"]
-    diverged = [state.run_id for state in states if state.status == "diverged"]
-    if diverged:
-        console.note(f"note: diverged (non-finite loss), left out of the measurements: {', '.join(diverged)}")
-    if failed:
-        raise NoAnswer(
-            [
-                f"{run}: crashed; see {prepared.out}/runs/{run}/failed.txt, then run the same command"
-                for run in failed
-            ]
-        )
-    console.say(f"{len(states) - len(diverged)} of {len(states)} runs finished in {prepared.out}")
-    console.say(f"next: mixplan collect {prepared.out}")
+        found = outcome(prepared, chosen.launch(prepared, display.update))
+    for text in found.notes:
+        console.note(f"note: {text}")
+    if found.problems:
+        raise NoAnswer(found.problems)
+    for text in found.results:
+        console.say(text)
 
 
 @app.command()
@@ -173,6 +171,9 @@ def status(
         console.emit_json([asdict(state) for state in states])
         return
     console.runs_table(states)
+    for run in prepared.runs():
+        for text in prepared.folder(run).notes():
+            console.note(f"note: {run.run_id}: {text}")
 
 
 @app.command()
@@ -198,6 +199,7 @@ def collect(
 
 # --- laws: fit, predict, backtest ---
 
+TablesPath = Annotated[Path, typer.Argument(help="Measurements folder, learning table, or ref:NAME.")]
 LearnedSkill = Annotated[
     float | None,
     typer.Option(help="Skill from which a cell counts as learned. Default: the calibration's, else 0.8."),
@@ -208,7 +210,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
 
 @app.command()
 def fit(
-    measurements: Annotated[Path, typer.Argument(help="Measurements folder, or a single learning table.")],
+    measurements: TablesPath,
     out: Annotated[Path, typer.Option("-o", help="Calibration to write (.json).")] = Path("calibration.json"),
     learned_skill: LearnedSkill = None,
     draws: Draws = 200,
@@ -224,7 +226,7 @@ def fit(
     from mixplan.laws.tables import calibration_summary, calibration_tables
 
     refuse_overwrite(check_output(out), "fit", force)
-    tables = read_measurements(measurements)
+    tables = read_measurements(console.resolved(measurements))
     threshold = tables.learned_skill if learned_skill is None else learned_skill
     found = fit_calibration(tables, learned_skill=threshold, draws=draws, seed=seed)
     save(found, out)
@@ -243,7 +245,7 @@ def fit(
 
 @app.command()
 def predict(
-    calibration: Annotated[Path, typer.Argument(help="calibration.json")],
+    calibration: Annotated[Path, typer.Argument(help="calibration.json, or ref:NAME.")],
     cells: Annotated[Path, typer.Option(help="Table: block_params, tokens, frequency, family, complexity.")],
     out: Annotated[Path, typer.Option("-o", help="Table to write (.csv or .parquet).")],
     force: ForceFlag = False,
@@ -256,7 +258,8 @@ def predict(
     from mixplan.laws.cells import check_output, predict_cells, read_cells
 
     refuse_overwrite(check_output(out), "predict", force)
-    found = predict_cells(load(calibration, Calibration), read_cells(cells), str(cells))
+    laws = load(console.resolved(calibration, "calibration.json"), Calibration)
+    found = predict_cells(laws, read_cells(cells), str(cells))
     write_table(found, out)
     outside = int(found["extrapolated"].sum())
     console.say(f"wrote {out}: {len(found)} cells, {outside} of them outside what was measured")
@@ -264,7 +267,7 @@ def predict(
 
 @app.command()
 def backtest(
-    measurements: Annotated[Path, typer.Argument(help="Measurements folder, or a single learning table.")],
+    measurements: TablesPath,
     learned_skill: LearnedSkill = None,
     draws: Draws = 200,
     seed: Seed = 0,
@@ -275,12 +278,15 @@ def backtest(
     from mixplan.documents import read_measurements
     from mixplan.laws.backtest import backtest as run_backtest
     from mixplan.laws.calibration import checked_evidence
+    from mixplan.laws.evidence import standard_rows
     from mixplan.laws.tables import backtest_tables
 
-    tables = read_measurements(measurements)
+    tables = read_measurements(console.resolved(measurements))
     threshold = tables.learned_skill if learned_skill is None else learned_skill
     evidence = checked_evidence(tables, threshold, draws)
     found = run_backtest(evidence, threshold, draws, seed)
+    for warning in standard_rows(tables.learning, "learning")[1]:
+        console.note(f"warning: {warning}")
     if as_json:
         console.emit_json(found.model_dump(mode="json"))
         return
@@ -295,7 +301,7 @@ def backtest(
 @app.command()
 def recommend(
     plan: Annotated[Path, typer.Argument(help="plan.yaml")],
-    calibration: Annotated[Path, typer.Option(help="calibration.json, as written by fit.")],
+    calibration: Annotated[Path, typer.Option(help="calibration.json of `mixplan fit`, or ref:NAME.")],
     out: Annotated[Path, typer.Option("-o", help="Recipe to write (.yaml or .json).")] = Path("recipe.yaml"),
     why: Annotated[bool, typer.Option("--explain", help="Say in words why this is the answer.")] = False,
     seed: Annotated[
@@ -313,6 +319,7 @@ def recommend(
     from mixplan.recommend import recommend as find
 
     refuse_overwrite(out, "recommend", force)
+    calibration = console.resolved(calibration, "calibration.json")
     asked, laws = load(plan, Plan), load(calibration, Calibration)
     origin = hashes({"plan": plan, "calibration": calibration})
     try:
@@ -435,7 +442,7 @@ def report(
     from mixplan.report import find_inputs, write_report
 
     refuse_overwrite(out, "report", force)
-    inputs = find_inputs(directory)
+    inputs = find_inputs(console.resolved(directory))
     write_report(inputs, LawForecast(inputs.calibration) if inputs.calibration else None, out, force)
     for line in inputs.missing:
         console.note(f"note: not in {directory}: {line}")
