@@ -253,6 +253,9 @@ def test_sources_become_skill_between_the_anchors(measured: Path) -> None:
     cells = m.learning.where(m.learning["family"] == "comparison")
     assert not any("only" in run for run in cells["run_id"])
     assert {run.rsplit("-", 1)[1] for run in cells["run_id"]} == {"v0", "v1", "zero"}
+    # The common-loss law learns from base text alone: other runs read less of it in as many tokens.
+    with_loss = np.isfinite(m.learning["lm_loss"])
+    assert {run.rsplit("-", 1)[1] for run in m.learning["run_id"][with_loss]} == {"zero"}
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def collect(out: Path) -> tuple[Measurements, list[str]]:
     Cells come from the runs that hold all of them over base text and at most the sources' shares. The runs in
     which a source saturates have another base text and those of the dependence check another mix of cells:
     they only enter the tables `sources` and `dependence`. Of the sources' losses the learning table gets
-    those between the anchors, as skill.
+    those between the anchors, as skill. LM loss is left to runs of base text alone.
 
     Returns:
         The measurements, and notes: runs that are missing, diverged or damaged and left out, sources without
@@ -48,7 +48,11 @@ def collect(out: Path) -> tuple[Measurements, list[str]]:
         {**entry["row"], "anchor": run.anchor} for run, found in finished for entry in found["sources"]
     ]
     skills, more = source_learning(prepared.spec, [(run, found["sources"]) for run, found in finished])
-    tables["learning"] += skills
+    # Base text is not all that such a run reads: its loss there is not that of a run of so many tokens of it.
+    mixed = {run.run_id for run, _ in finished if run.shares}
+    tables["learning"] = [
+        {**row, "lm_loss": None} if row["run_id"] in mixed else row for row in [*tables["learning"], *skills]
+    ]
     tables["dependence"], said = dependence_rows(
         [(run, [entry["row"] for entry in found["learning"]]) for run, found in finished],
         [run for run in prepared.runs() if run.only_cell is not None],
