@@ -35,9 +35,10 @@ def main() -> None:
     except OSError as error:
         console.fail(MixplanError(f"{error.filename or 'a file'}: {error.strerror or error}"))
         sys.exit(MixplanError.exit_code)
-    except KeyboardInterrupt:
-        console.note("interrupted; the same command continues where it can")
-        sys.exit(130)
+    except SystemExit as left:
+        if left.code == 130:  # what an interrupted command is turned into
+            console.note("interrupted; the same command continues where it can")
+        raise
 
 
 @app.command()
