@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -102,17 +101,9 @@ def test_features_of_every_layer(run: Run) -> None:
     }
 
 
-def test_probe_time_survives_a_checkpoint(run: Run) -> None:
-    spent = run.measuring.probe_seconds
-    assert spent > 0
-    state = run.measuring.state()
-    assert json.loads(json.dumps(state)) == state
-    run.measuring.probe_seconds = 0.0
-    run.measuring.restore(state)
-    assert run.measuring.probe_seconds == spent
-    # Going back to the trunk from a branch does not give back the time that the branch was measured for.
-    run.measuring.restore({**state, "probe_seconds": spent / 2})
-    assert run.measuring.probe_seconds == spent
+def test_the_time_of_the_probes_is_told(run: Run) -> None:
+    done = run.folder.done()
+    assert done is not None and 0 < done["probe_seconds"] < done["wall_seconds"]
 
 
 def test_collected_tables_keep_their_rules(run: Run, tmp_path: Path) -> None:

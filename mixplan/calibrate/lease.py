@@ -13,9 +13,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from mixplan.documents.atomic import write_json
 
+_log = logging.getLogger(__name__)
 BEAT_SECONDS = 15.0
 SILENT_SECONDS = 120.0
 """Without a beat for so long, another machine's process is taken for dead. Well above what network file
@@ -111,8 +112,7 @@ def _beat(folder: Path, me: dict[str, Any], over: threading.Event) -> None:
         owner = _owner(folder)
         if owner is not None and (owner["host"], owner["process"]) != (me["host"], me["process"]):
             # This process was silent for so long (suspended, cut off) that another one took over.
-            sys.stderr.write(f"{_who(folder)}; this one leaves without writing anything more\n")
-            sys.stderr.flush()
+            _log.error("%s; this one leaves without writing anything more", _who(folder))
             os._exit(1)
         me["beat"] += 1
         # A full disk must not end the run: the next beat may succeed.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -42,8 +39,6 @@ class Measuring:
         self.retention, self.metrics = retention, metrics
         self.precision = prepared.spec.training.precision
         self.contexts = held_out_contexts(prepared.held_out, np.random.default_rng([run.seed, 4]))
-        self.probe_seconds = 0.0
-        """Time spent measuring so far."""
         self._unseen: Questions | None = None
         self._references: list[Questions] | None = None
         self._feature_probe: features.FeatureProbe | None = None
@@ -68,61 +63,54 @@ class Measuring:
 
     def before_step(self, model: Any, step: int) -> None:
         """Measurements due before the trunk's step is trained."""
-        with self._timed():
-            for probe in self.retention:
-                if probe.starts_at(step):
-                    probe.before = probe.measure(model, self.contexts, self.precision)
+        for probe in self.retention:
+            if probe.starts_at(step):
+                probe.before = probe.measure(model, self.contexts, self.precision)
 
     def after_step(self, model: Any, optimizer: torch.optim.AdamW, step: int, learning_rate: float) -> None:
         """Measurements due after `step` completed steps of the trunk."""
         if step in self.evaluate_at:
             self.evaluate(model, step, None, decayed=step == self.run.steps)
-        with self._timed():
-            if step in self.interfere_at:
-                self._interference(model, optimizer, step, learning_rate)
-            if step in self.read_out_at:
-                self._features(model, step)
-            for probe in self.retention:
-                delay = probe.delay_after(step - 1)
-                if delay is not None:
-                    now = probe.measure(model, self.contexts, self.precision)
-                    decaying = step > self.run.steps - self.run.decay_steps
-                    rows = probe.rows(now, delay, self.run.tokens_per_step, decaying)
-                    self.metrics.retention(step, rows)
+        if step in self.interfere_at:
+            self._interference(model, optimizer, step, learning_rate)
+        if step in self.read_out_at:
+            self._features(model, step)
+        for probe in self.retention:
+            delay = probe.delay_after(step - 1)
+            if delay is not None:
+                now = probe.measure(model, self.contexts, self.precision)
+                decaying = step > self.run.steps - self.run.decay_steps
+                rows = probe.rows(now, delay, self.run.tokens_per_step, decaying)
+                self.metrics.retention(step, rows)
 
     def evaluate(self, model: Any, step: int, branch: int | None, decayed: bool) -> None:
         """Skill of every cell and LM loss after `step` steps of the trunk (None) or of a branch."""
-        with self._timed():
-            probes = self.prepared.spec.probes
-            loss = learning.lm_loss(
-                model,
-                self.prepared.held_out,
-                self.run.sequence_length,
-                probes.lm_loss_tokens,
-                self.precision,
-            )
-            if self._unseen is None:
-                self._unseen = learning.unseen(
-                    self.cells, probes.max_instances, self.contexts, _device(model)
-                )
-            rows = learning.skills(model, self.cells, self._unseen, self.precision) if self.cells else []
-            injector = self.batches.injector
-            frequencies, seen = injector.realised_frequencies, injector.seen(step)
-            self.metrics.learning(step, branch, decayed, self.cells, frequencies, seen, rows, loss)
-            losses = source_losses(model, self.prepared, self.run, self.precision, probes.lm_loss_tokens)
-            found = source_rows(self.prepared, self.batches.mix, step, losses)
-            self.metrics.sources(step, branch, decayed, found, loss)
+        probes = self.prepared.spec.probes
+        loss = learning.lm_loss(
+            model,
+            self.prepared.held_out,
+            self.run.sequence_length,
+            probes.lm_loss_tokens,
+            self.precision,
+        )
+        if self._unseen is None:
+            self._unseen = learning.unseen(self.cells, probes.max_instances, self.contexts, _device(model))
+        rows = learning.skills(model, self.cells, self._unseen, self.precision) if self.cells else []
+        injector = self.batches.injector
+        frequencies, seen = injector.realised_frequencies, injector.seen(step)
+        self.metrics.learning(step, branch, decayed, self.cells, frequencies, seen, rows, loss)
+        losses = source_losses(model, self.prepared, self.run, self.precision, probes.lm_loss_tokens)
+        found = source_rows(self.prepared, self.batches.mix, step, losses)
+        self.metrics.sources(step, branch, decayed, found, loss)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold."""
-        before = [probe.before for probe in self.retention]
-        return {"retention_before": before, "probe_seconds": self.probe_seconds}
+        return {"retention_before": [probe.before for probe in self.retention]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave. Time that was spent stays spent."""
+        """Take up what `state` gave."""
         for probe, before in zip(self.retention, state["retention_before"], strict=True):
             probe.before = before
-        self.probe_seconds = max(self.probe_seconds, state["probe_seconds"])
 
     def _interference(
         self, model: Any, optimizer: torch.optim.AdamW, step: int, learning_rate: float
@@ -157,14 +145,6 @@ class Measuring:
         rows = self._feature_probe.measure(model, self.precision)
         frequencies = self.batches.injector.realised_frequencies
         self.metrics.of_cells("features", step, self.cells, frequencies, rows)
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.probe_seconds += time.perf_counter() - started
 
 
 def _device(model: Any) -> torch.device:
