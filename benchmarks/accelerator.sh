@@ -78,7 +78,8 @@ adapt() {
         cat "$1"
     else
         sed -e 's/cuda/cpu/; s/bf16/fp32/; s/compile: true/compile: false/; s/, olmo2.*\]/]/; s/slots: 4/slots: 1/' \
-            -e 's/8388608, 16777216, 33554432/131072, 262144/; s/400000, 800000/100000, 200000/; s/\[0, 1, 2\]/[0]/' "$1"
+            -e 's/8388608, 16777216, 33554432/524288, 1048576/; s/batch_sequences: 64/batch_sequences: 8/' \
+            -e 's/\[0, 1, 2\]/[0]/' "$1"
     fi
 }
 adapt "$here/benchmarks/reference/proof.yaml" > "$work/proof.yaml"

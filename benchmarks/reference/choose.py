@@ -16,7 +16,7 @@ import yaml
 
 from mixplan.documents.shapes import PRESETS
 
-_SHARE = 0.75
+_SHARE = 0.5
 """Of the time that is left, for training: the rest is for starting, compiling, measuring and collecting."""
 
 
