@@ -26,6 +26,7 @@ from mixplan.calibrate.distributed import GO_ON, SAVE_AND_STOP, Stopped, World
 from mixplan.calibrate.measuring import Measuring
 from mixplan.calibrate.metrics import Diverged, MetricsLog
 from mixplan.calibrate.model import TokenLoss, build_optimizer, seeded_model
+from mixplan.calibrate.prefetch import Feed
 from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.probes.retention import retention_probes
 from mixplan.calibrate.provenance import Clock, configuration_sha256, resolved_configuration, run_facts
@@ -59,6 +60,7 @@ class Run:
             prepared.base,
         )
         self.batches = Batches(prepared, self.spec, cells, retention)
+        self.feed = Feed(lambda step: world.rows(self.batches.at(step)), world.device)
         self.metrics = MetricsLog(folder, self.spec)
         self.measuring = Measuring(prepared, self.spec, cells, self.batches, retention, self.metrics)
         self.checkpoints = world.checkpoints(folder.checkpoints)
@@ -148,7 +150,7 @@ class Run:
 
     def one_step(self) -> None:
         """Train one step of the trunk or of the branch."""
-        batch = torch.from_numpy(self.world.rows(self.batches.at(self.step))).to(self.world.device)
+        batch = self.feed.at(self.step)
         rate = self._learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -254,10 +256,11 @@ class Run:
     def _made(self, row: dict[str, Any]) -> bool:
         """Whether a measurement was made before the state that the run continues from."""
         branch = row.get("branch")
-        if branch is not None and branch != self.branch:
+        if branch is not None:
+            # A branch is measured once, at its end, and is done in the next state that is saved.
             return branch < self.branches_done
         trunk = self.spec.branches[self.branch].fork_step if self.branch is not None else self.step
-        return row["at_step"] <= (self.step if branch is not None else trunk)
+        return row["at_step"] <= trunk
 
 
 def train(out: Path, run_id: str, threads: int, world: World) -> None:
