@@ -21,8 +21,8 @@ import torch.distributed as dist
 from ladders import TINY, write_ladder
 from slurming import until
 
-from mixplan.calibrate.distributed import GO_ON, SAVE, SAVE_AND_STOP, StepLoss, Team, World
-from mixplan.calibrate.model import build_model, build_optimizer
+from mixplan.calibrate.distributed import GO_ON, SAVE, SAVE_AND_STOP, Team, World
+from mixplan.calibrate.model import TokenLoss, build_model, build_optimizer
 from mixplan.calibrate.runs import RunFolder
 from mixplan.documents.shapes import ModelShape
 from mixplan.documents.spec_training import Training
@@ -45,7 +45,7 @@ def _batches() -> list[np.ndarray]:
 def _train(world: World, fsdp_from_params: float) -> dict[str, Any]:
     """Two steps and a backward pass in this world, and what came of them."""
     model = _model()
-    loss_of = world.wrap(StepLoss(model, "fp32"), model, fsdp_from_params)
+    loss_of = world.wrap(TokenLoss(model, "fp32"), model, fsdp_from_params)
     optimizer = build_optimizer(model, RATE, Training())
     losses = []
     for number, batch in enumerate(_batches()):
@@ -71,7 +71,7 @@ def _train(world: World, fsdp_from_params: float) -> dict[str, Any]:
     }
     if state:
         tokens = torch.from_numpy(_batches()[2])
-        found["measured"] = StepLoss(whole, "fp32")(tokens).item()
+        found["measured"] = TokenLoss(whole, "fp32")(tokens).item()
         found["whole_optimizer"] = whole_optimizer.state_dict()
         found["plain"] = all(type(p.data) is torch.Tensor for p in whole.parameters())
     # Into fresh ones and out again.
@@ -79,7 +79,7 @@ def _train(world: World, fsdp_from_params: float) -> dict[str, Any]:
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.zero_()
-    world.wrap(StepLoss(other, "fp32"), other, fsdp_from_params)
+    world.wrap(TokenLoss(other, "fp32"), other, fsdp_from_params)
     other_optimizer = build_optimizer(other, RATE, Training())
     world.load(other, other_optimizer, state)
     found["again"] = world.state(other, other_optimizer)

@@ -7,6 +7,7 @@ Shape legend: B = sequences a step, T = sequence length.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +29,9 @@ class Batches:
         self, prepared: Prepared, run: RunSpec, cells: Sequence[Cell], retention: Sequence[RetentionProbe]
     ) -> None:
         self.run, self.retention = run, retention
+        # The orders of text and instances are kept for the pass they belong to, and a probe may ask for a
+        # batch while the next one is made ahead.
+        self._one_at_a_time = threading.Lock()
         self.stream = BaseStream(prepared.train, run.sequence_length, run.seed)
         self.mix = SourceMix(
             self.stream,
@@ -69,9 +73,9 @@ class Batches:
             batch (B, T) int64, and owners (B, T) int32: the index of the cell whose instance covers the token
             (its end of document included); −1 base text or a source; −2 a retention burst.
         """
-        batch = self.mix.batch(step)
         burst = [document for probe in self.retention for document in probe.burst(step)]
-        return self.injector.inject(step, batch, burst)
+        with self._one_at_a_time:
+            return self.injector.inject(step, self.mix.batch(step), burst)
 
 
 def _source(prepared: Prepared, run: RunSpec, name: str) -> BaseStream:

@@ -27,7 +27,6 @@ import torch.distributed as dist
 from torch import nn
 
 from mixplan.calibrate.checkpoints import Checkpoints
-from mixplan.calibrate.model import token_loss
 from mixplan.calibrate.runs import RunFolder
 
 T = TypeVar("T")
@@ -38,18 +37,6 @@ _TIMEOUT = timedelta(hours=2)
 
 class Stopped(Exception):
     """The run was told to stop, and its state is saved."""
-
-
-class StepLoss(nn.Module):
-    """The loss of a batch as a module, so that the whole forward pass goes through what `World.wrap` adds."""
-
-    def __init__(self, model: Any, precision: str) -> None:
-        super().__init__()
-        self.model, self.precision = model, precision
-
-    def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
-        """Mean next-token NLL in nats."""
-        return token_loss(self.model, tokens_BT, self.precision)
 
 
 class World:
