@@ -49,8 +49,7 @@ def init(
     from mixplan import console
     from mixplan.documents.starters import write_starters
 
-    for path in write_starters(directory):
-        console.say(f"wrote {path}")
+    console.wrote(write_starters(directory))
 
 
 @app.command()
@@ -87,13 +86,15 @@ def schema(
 
 # --- calibrate: plan, calibrate, status, collect ---
 
+EngineKind = Annotated[str | None, typer.Option("--engine", help="local or slurm, instead of engine.kind.")]
+Slots = Annotated[int | None, typer.Option(min=1, help="Local: slots, instead of engine.slots.")]
+
 
 @app.command()
 def plan(
     spec: Annotated[Path, typer.Argument(help="calibration.yaml")],
-    slots: Annotated[
-        int | None, typer.Option(min=1, help="Runs side by side, instead of engine.slots.")
-    ] = None,
+    engine: EngineKind = None,
+    slots: Slots = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a ladder costs before anything starts: runs, tokens, FLOPs, hours and money."""
@@ -102,17 +103,16 @@ def plan(
     from mixplan import console
     from mixplan.calibrate.cost import price
     from mixplan.calibrate.cost_tables import cost_tables
+    from mixplan.calibrate.engines import with_engine
     from mixplan.documents import CalibrationSpec, load
 
-    document = load(spec, CalibrationSpec)
+    document = with_engine(load(spec, CalibrationSpec), engine)
     cost = price(document, spec.parent, slots)
     if as_json:
         console.emit_json(asdict(cost))
         return
-    for shown in cost_tables(cost, document.hardware):
-        console.table(*shown)
-    for warning in cost.warnings:
-        console.note(f"warning: {warning}")
+    console.tables(cost_tables(cost, document.hardware))
+    console.notes(cost.warnings, "warning")
 
 
 @app.command()
@@ -121,38 +121,24 @@ def calibrate(
     out: Annotated[
         Path | None, typer.Option("-o", help="Folder of the ladder. Default: runs/ beside the file.")
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="local or slurm, instead of engine.kind.")] = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Local: slots, instead of engine.slots.")] = None,
+    engine: EngineKind = None,
+    slots: Slots = None,
     follow: Annotated[bool, typer.Option("--follow", help="Slurm: wait for the runs and show them.")] = False,
     emit_skypilot: Annotated[
         Path | None, typer.Option(help="Only write a SkyPilot task (.yaml) that runs this command.")
     ] = None,
 ) -> None:
     """Train the ladder and measure it. The same command continues what was interrupted."""
-    from mixplan import console
-    from mixplan.calibrate.engines import outcome, runner, skypilot, with_engine
-    from mixplan.calibrate.prepared import prepare
+    from mixplan import commands, console
+    from mixplan.calibrate.engines import skypilot, with_engine
     from mixplan.documents import CalibrationSpec, load
-    from mixplan.errors import NoAnswer
 
     document = with_engine(load(spec, CalibrationSpec), engine)
-    if emit_skypilot is not None:
+    if emit_skypilot is None:
+        commands.train(document, spec.parent, out or spec.parent / "runs", slots, follow)
+    else:
         skypilot.write_task(document, spec, emit_skypilot)
-        console.say(f"wrote {emit_skypilot}")
-        return
-    chosen = runner(document.engine, slots, follow)
-    prepared, notes = prepare(document, spec.parent, out or spec.parent / "runs")
-    for text in notes:
-        console.note(f"note: {text}")
-    console.note(f"{len(prepared.runs())} runs on {chosen.place}, longest first, in {prepared.out}")
-    with console.RunsDisplay() as display:
-        found = outcome(prepared, chosen.launch(prepared, display.update))
-    for text in found.notes:
-        console.note(f"note: {text}")
-    if found.problems:
-        raise NoAnswer(found.problems)
-    for text in found.results:
-        console.say(text)
+        console.wrote([emit_skypilot])
 
 
 @app.command()
@@ -173,8 +159,7 @@ def status(
         return
     console.runs_table(states)
     for run in prepared.runs():
-        for text in prepared.folder(run).notes():
-            console.note(f"note: {run.run_id}: {text}")
+        console.notes(prepared.folder(run).notes(), f"note: {run.run_id}")
 
 
 @app.command()
@@ -192,10 +177,8 @@ def collect(
     folder = out or directory / "measurements"
     refuse_foreign(folder, ["learning.csv", "learning.parquet"], "collect")
     measurements, notes = gather(directory)
-    for text in notes:
-        console.note(f"note: {text}")
-    for path in write_measurements(measurements, folder, parquet):
-        console.say(f"wrote {path}")
+    console.notes(notes)
+    console.wrote(write_measurements(measurements, folder, parquet))
 
 
 # --- laws: fit, predict, backtest ---
@@ -220,28 +203,9 @@ def fit(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit the laws to a ladder's measurements and test them on its largest rung."""
-    from mixplan import console
-    from mixplan.documents import read_measurements, save
-    from mixplan.documents.atomic import refuse_overwrite
-    from mixplan.laws.calibration import check_output, fit_calibration
-    from mixplan.laws.tables import calibration_summary, calibration_tables
+    from mixplan import commands
 
-    refuse_overwrite(check_output(out), "fit", force)
-    tables = read_measurements(console.resolved(measurements))
-    threshold = tables.learned_skill if learned_skill is None else learned_skill
-    found = fit_calibration(tables, learned_skill=threshold, draws=draws, seed=seed)
-    save(found, out)
-    if as_json:
-        console.emit_json(calibration_summary(found))
-        return
-    for shown in calibration_tables(found):
-        console.table(*shown)
-        console.say()
-    if found.backtest is not None:
-        console.say(found.backtest.verdict)
-    for warning in found.warnings:
-        console.note(f"warning: {warning}")
-    console.say(f"wrote {out}")
+    commands.fit(measurements, out, learned_skill, draws, seed, force, as_json)
 
 
 @app.command()
@@ -286,13 +250,11 @@ def backtest(
     threshold = tables.learned_skill if learned_skill is None else learned_skill
     evidence = checked_evidence(tables, threshold, draws)
     found = run_backtest(evidence, threshold, draws, seed)
-    for warning in standard_rows(tables.learning, "learning")[1]:
-        console.note(f"warning: {warning}")
+    console.notes(standard_rows(tables.learning, "learning")[1], "warning")
     if as_json:
         console.emit_json(found.model_dump(mode="json"))
         return
-    for shown in backtest_tables(found):
-        console.table(*shown)
+    console.tables(backtest_tables(found))
     console.say(found.verdict)
 
 
@@ -312,37 +274,9 @@ def recommend(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the cheapest size and mixture that reach every target; exit 1 and say why if there is none."""
-    from mixplan import console
-    from mixplan.documents import Calibration, Plan, load, save
-    from mixplan.documents.atomic import refuse_overwrite
-    from mixplan.laws.predict import LawForecast
-    from mixplan.recommend import HEADER, Infeasible, explain, hashes, headline, tables
-    from mixplan.recommend import recommend as find
+    from mixplan import commands
 
-    refuse_overwrite(out, "recommend", force)
-    calibration = console.resolved(calibration, "calibration.json")
-    asked, laws = load(plan, Plan), load(calibration, Calibration)
-    origin = hashes({"plan": plan, "calibration": calibration})
-    try:
-        recipe = find(asked, LawForecast(laws), plan.parent, calibration=laws, seed=seed, provenance=origin)
-    except Infeasible as no:
-        if as_json:
-            console.emit_json(no.report)
-        raise
-    save(recipe, out, HEADER)
-    if as_json:
-        told = {"explanation": explain(recipe)} if why else {}
-        console.emit_json({"feasible": True, "recipe": recipe.model_dump(mode="json"), **told})
-        return
-    console.say(headline(recipe))
-    for shown in tables(recipe):
-        console.say()
-        console.table(*shown)
-    for text in explain(recipe) if why else []:
-        console.say(text)
-    for text in recipe.warnings if not why else []:
-        console.note(f"warning: {text}")
-    console.say(f"wrote {out}")
+    commands.recommend(plan, calibration, out, why, seed, force, as_json)
 
 
 # --- recipes: build, emit, verify ---
@@ -382,10 +316,8 @@ def emit(
     from mixplan.recipes.emitting import emit as emit_recipe
 
     emitted = emit_recipe(recipe, out, format, block_samples, force)
-    for text in emitted.notes:
-        console.note(f"note: {text}")
-    for path in emitted.files:
-        console.say(f"wrote {path}")
+    console.notes(emitted.notes)
+    console.wrote(emitted.files)
     if emitted.fingerprint is not None:
         console.say(f"fingerprint {emitted.fingerprint}")
         console.say(f"next: mixplan verify {out}")
@@ -402,27 +334,9 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Read a mixture end to end with Streaming and compare it with its recipe."""
-    from mixplan import console
-    from mixplan.documents.atomic import write_json
-    from mixplan.errors import NoAnswer
-    from mixplan.recipes.tables import verification_tables
-    from mixplan.recipes.verifying import verify as verify_mixture
+    from mixplan import commands
 
-    found = verify_mixture(directory, workers, stall_seconds, console.note)
-    if out is not None:
-        write_json(out, found.to_json())
-    if as_json:
-        console.emit_json(found.to_json())
-    else:
-        for shown in verification_tables(found):
-            console.table(*shown)
-            console.say()
-    for warning in found.warnings:
-        console.note(f"warning: {warning}")
-    if found.problems:
-        raise NoAnswer(found.problems)
-    if not as_json:
-        console.say(f"verified: {found.samples:,} samples, as the recipe says")
+    commands.verify(directory, workers, stall_seconds, out, as_json)
 
 
 # --- report ---
@@ -445,6 +359,5 @@ def report(
     refuse_overwrite(out, "report", force)
     inputs = find_inputs(console.resolved(directory))
     write_report(inputs, LawForecast(inputs.calibration) if inputs.calibration else None, out, force)
-    for line in inputs.missing:
-        console.note(f"note: not in {directory}: {line}")
-    console.say(f"wrote {out}")
+    console.notes(inputs.missing, f"note: not in {directory}")
+    console.wrote([out])

@@ -25,6 +25,18 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def notes(texts: Iterable[str], label: str = "note") -> None:
+    """Several of them, each after what it is."""
+    for text in texts:
+        note(f"{label}: {text}")
+
+
+def wrote(paths: Iterable[Path]) -> None:
+    """The files that a command made."""
+    for path in paths:
+        say(f"wrote {path}")
+
+
 def emit_json(value: Any) -> None:
     """A JSON document on standard output, for programs."""
     print(json.dumps(value, indent=2, allow_nan=False), flush=True)
@@ -70,6 +82,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
         ]
         print("  " + "  ".join(padded).rstrip())
     sys.stdout.flush()
+
+
+def tables(drawn: Iterable[tuple[str, Sequence[str], Iterable[Sequence[Any]]]], gap: bool = False) -> None:
+    """Several tables, each as title, columns and rows; with `gap` an empty line after each."""
+    for shown in drawn:
+        table(*shown)
+        if gap:
+            say()
 
 
 def _text(value: Any) -> str:

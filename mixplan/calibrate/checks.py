@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixplan.calibrate.engines.resources import engine_problems
 from mixplan.calibrate.injection import MUCH_INJECTED, injected_share
 from mixplan.calibrate.placement import overfull
 from mixplan.calibrate.probes.bursts import burst_problems, first_steps
@@ -32,6 +33,8 @@ _MOST_INJECTED = 0.8
 def check_fit(prepared: Prepared) -> list[str]:
     """Every instance fits a sequence, every step's injections fit its batch, every cell and source occurs.
 
+    And the engine can run it.
+
     Returns:
         Notes for the user.
 
@@ -39,7 +42,7 @@ def check_fit(prepared: Prepared) -> list[str]:
         InputError: with everything that does not fit.
     """
     spec, probe = prepared.spec, prepared.spec.probes.retention
-    problems = spec_problems(spec)
+    problems = [*spec_problems(spec), *engine_problems(spec, prepared.runs())]
     notes: list[str] = []
     injections = make_probe_tasks(spec, spec.seeds[0], prepared.base_vocab, prepared.base)
     if probe is not None and probe.instances < probe.burst_steps:

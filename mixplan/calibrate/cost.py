@@ -1,9 +1,9 @@
 """What a ladder costs, before anything starts: runs × tokens × FLOPs × hours × money. No torch, no corpus.
 
-Hours of a run = start_seconds + (training + probe FLOPs) ÷ (peak · mfu) + steps · step_overhead_seconds.
-Steps and FLOPs are of all that is trained: the run to its longest horizon, and the decays of the others.
-
-Shape legend: N = block parameters, P = all parameters, T = sequence length, V = vocabulary.
+Hours of a run = start_seconds + (training FLOPs ÷ processes + probe FLOPs) ÷ (peak · mfu) + steps ·
+step_overhead_seconds: the processes of a run share its batch, and the first one alone measures. Steps and
+FLOPs are of all that is trained: the run to its longest horizon, and the decays of the others. On Slurm a run
+that is longer than a job starts again after each time limit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pathlib import Path
 
 from mixplan.calibrate.checks import check_fit
 from mixplan.calibrate.engines.local import cpu_slots
+from mixplan.calibrate.engines.resources import Allotment, allot, job_seconds
 from mixplan.calibrate.injection import MUCH_INJECTED, injected_share
+from mixplan.calibrate.memory_cost import memory_bytes, sharded
 from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.probe_cost import probe_flops
 from mixplan.calibrate.runs import RunSpec
@@ -24,9 +26,8 @@ from mixplan.calibrate.sources import ZERO
 from mixplan.calibrate.tasks import Cell, Task, make_probe_tasks
 from mixplan.calibrate.vocabulary import vocabulary
 from mixplan.documents.calibration_spec import CalibrationSpec
+from mixplan.units import byte_size, duration
 
-_BYTES_PER_PARAM = 16
-"""fp32 weight, gradient and AdamW's two moments."""
 _STATE_BYTES_PER_PARAM = 12
 """fp32 weight and AdamW's two moments: one saved state."""
 _STATES, _STATES_WITH_BRANCHES = 3, 5
@@ -61,8 +62,14 @@ class RunCost:
     probe_flops: float
     """Of evaluations (with the sources' held-out text), retention, interference and features."""
     hours: float
+    """From its start to its end, new starts after time limits included, waiting in a queue not."""
+    jobs: int
+    """Slurm: jobs, one after the other, that it takes under slurm.time_minutes. 1 elsewhere."""
     memory_bytes: float
-    """Rough: weights, gradients, AdamW and saved activations in fp32, and the logits; bf16 needs less."""
+    """Of each process while it trains. Rough: weights, gradients, AdamW and saved activations in fp32, and
+    the logits; bf16 needs less."""
+    measuring_bytes: float
+    """Of the first process while it measures."""
     injected_share: float
     """Share of the training tokens that is overwritten by task instances."""
     source_share: float
@@ -77,18 +84,26 @@ class LadderCost:
     """Longest first: the order in which they start."""
     vocab_size: int
     """Base vocabulary and the reserved symbols of all tasks."""
+    engine: str
+    slot: str
+    """What a slot is."""
     slots: int
+    """Held at the same time, at most."""
+    slots_per_run: int
+    side_by_side: int
+    """Runs at the same time."""
     tokens: int
     """Trained, decay branches included."""
     flops: float
     """Training and probes."""
     slot_hours: float
+    """Of all runs: hours × slots that a run holds."""
     wall_hours: float
-    """When each slot takes the next longest run as soon as it is free."""
+    """When the next longest run starts as soon as another one ends."""
     money: float
     currency: str
     checkpoint_bytes: float
-    """Largest disk space that checkpoints take at once: one run per slot."""
+    """Largest disk space that checkpoints take at once: that of the runs at the same time."""
     warnings: list[str]
 
 
@@ -98,10 +113,11 @@ def price(spec: CalibrationSpec, base: Path, slots: int | None = None) -> Ladder
     Args:
         spec: the calibration.
         base: folder of calibration.yaml, for tokenizer and user task files.
-        slots: runs side by side, instead of what `engine` says.
+        slots: local: how many, instead of engine.slots.
 
     Raises:
-        InputError: the tokenizer or a user's task cannot be read, or the injections do not fit the sequences.
+        InputError: the tokenizer or a user's task cannot be read, the injections do not fit the sequences, or
+            the engine cannot run it.
     """
     words = vocabulary(spec.tokenizer, base)
     ladder = Prepared(Path(), base, spec, words.size, words.end_of_document_id, {})
@@ -111,55 +127,61 @@ def price(spec: CalibrationSpec, base: Path, slots: int | None = None) -> Ladder
     kinds = {(run.variant, run.only_cell): run for run in runs}
     made = {key: ladder.cells(run) for key, run in kinds.items()}
     injections = make_probe_tasks(spec, spec.seeds[0], words.size, base)
+    given = allot(spec, len(runs), cpu_slots(spec.engine) if spec.engine.device != "cuda" else 1, slots)
     priced = sorted(
-        (_price_run(run, spec, made[run.variant, run.only_cell], injections) for run in runs),
+        (_price_run(run, spec, given, made[run.variant, run.only_cell], injections) for run in runs),
         key=lambda run: -run.hours,
     )
-    count = slots or _slots(spec)
-    slot_hours = math.fsum(run.hours for run in priced)
+    slot_hours = given.slots_per_run * math.fsum(run.hours for run in priced)
     states = [run.total_params * (_STATES_WITH_BRANCHES if run.horizons > 1 else _STATES) for run in priced]
-    warnings = _warnings(spec, priced)
-    if slots is None and spec.engine.slots is None:
-        warnings.append(f"slots: {count} assumed; give --slots or engine.slots for another number")
     return LadderCost(
         runs=priced,
         vocab_size=runs[0].vocab_size,
-        slots=count,
+        engine=spec.engine.kind,
+        slot=given.slot,
+        slots=given.side_by_side * given.slots_per_run,
+        slots_per_run=given.slots_per_run,
+        side_by_side=given.side_by_side,
         tokens=sum(run.trained_tokens for run in priced),
         flops=math.fsum(run.flops + run.probe_flops for run in priced),
         slot_hours=slot_hours,
-        wall_hours=wall_hours([run.hours for run in priced], count),
+        wall_hours=wall_hours([run.hours for run in priced], given.side_by_side),
         money=slot_hours * spec.hardware.price_per_slot_hour,
         currency=spec.hardware.currency,
-        checkpoint_bytes=float(_STATE_BYTES_PER_PARAM * sum(sorted(states)[-count:])),
-        warnings=warnings,
+        checkpoint_bytes=float(_STATE_BYTES_PER_PARAM * sum(sorted(states)[-given.side_by_side :])),
+        warnings=[*_warnings(spec, priced), *given.notes, *_engine_warnings(spec, priced)],
     )
 
 
-def wall_hours(hours: Sequence[float], slots: int) -> float:
-    """Time until the last run ends when each slot takes the next longest run as soon as it is free."""
-    free = [0.0] * slots
+def wall_hours(hours: Sequence[float], side_by_side: int) -> float:
+    """Time until the last run ends when the next longest one starts as soon as another one ends."""
+    free = [0.0] * side_by_side
     for run in sorted(hours, reverse=True):
         heapq.heapreplace(free, free[0] + run)
     return max(free)
 
 
 def _price_run(
-    run: RunSpec, spec: CalibrationSpec, cells: Sequence[Cell], injections: Sequence[Sequence[Task]]
+    run: RunSpec,
+    spec: CalibrationSpec,
+    given: Allotment,
+    cells: Sequence[Cell],
+    injections: Sequence[Sequence[Task]],
 ) -> RunCost:
     hardware = spec.hardware
     probes = probe_flops(run, spec, cells, injections)
-    seconds = (run.flops + probes) / (hardware.peak_flops_per_second * hardware.mfu)
-    seconds += hardware.start_seconds + run.work_steps * hardware.step_overhead_seconds
+    seconds = (run.flops / given.processes + probes) / (hardware.peak_flops_per_second * hardware.mfu)
+    seconds += run.work_steps * hardware.step_overhead_seconds
+    jobs = math.ceil(seconds / job_seconds(spec)) if spec.engine.kind == "slurm" else 1
+    training, measuring = memory_bytes(run, spec)
     lengths = [_mean_length(cell) for cell in cells]
-    total = run.shape.total_params(run.vocab_size)
     return RunCost(
         run_id=run.run_id,
         rung=run.shape.name,
         seed=run.seed,
         kind=_kind(run),
         block_params=run.shape.block_params,
-        total_params=total,
+        total_params=run.shape.total_params(run.vocab_size),
         tokens=run.tokens,
         horizons=1 + len(run.branches),
         trained_tokens=run.work_steps * run.tokens_per_step,
@@ -168,8 +190,10 @@ def _price_run(
         learning_rate=run.learning_rate,
         flops=run.flops,
         probe_flops=probes,
-        hours=seconds / 3600,
-        memory_bytes=_BYTES_PER_PARAM * total + run.tokens_per_step * _activation_bytes_per_token(run),
+        hours=(seconds + jobs * hardware.start_seconds) / 3600,
+        jobs=jobs,
+        memory_bytes=training,
+        measuring_bytes=measuring,
         injected_share=injected_share(lengths, [cell.frequency for cell in cells]),
         source_share=sum(run.shares.values()),
     )
@@ -183,28 +207,9 @@ def _kind(run: RunSpec) -> str:
     return f"variant {run.variant}" if run.variant else ""
 
 
-def _activation_bytes_per_token(run: RunSpec) -> float:
-    """What the backward pass keeps of an Olmo2 model: 4·L·(16d + 4F) + 8V bytes a token, in fp32.
-
-    Counted by autograd's saved tensors on the cpu_ presets: 6,399 to 26,564 bytes a token against 6,632 to
-    27,112 by this formula (2 to 4 % less). Attention scores are not kept (fused kernels).
-    """
-    shape = run.shape
-    return 4.0 * shape.layers * (16 * shape.d_model + 4 * shape.d_ffn) + 8.0 * run.vocab_size
-
-
 def _mean_length(cell: Cell) -> float:
     lengths = [len(instance.document(0)) for instance in cell.task.train]
     return sum(lengths) / len(lengths)
-
-
-def _slots(spec: CalibrationSpec) -> int:
-    """As many as the local engine would use on this machine without GPUs."""
-    if spec.engine.slots is not None:
-        return spec.engine.slots
-    if spec.engine.device == "cuda":
-        return 1
-    return cpu_slots(spec.engine)
 
 
 def _warnings(spec: CalibrationSpec, runs: Sequence[RunCost]) -> list[str]:
@@ -220,5 +225,25 @@ def _warnings(spec: CalibrationSpec, runs: Sequence[RunCost]) -> list[str]:
         found.append(
             f"{len(spec.ladder)} rung(s): a size law needs at least 2, and its test on the largest "
             "one 3; add rungs"
+        )
+    return found
+
+
+def _engine_warnings(spec: CalibrationSpec, runs: Sequence[RunCost]) -> list[str]:
+    found = []
+    longer = [run for run in runs if run.jobs > 1]
+    if longer:
+        found.append(
+            f"{len(longer)} of {len(runs)} runs take longer than slurm.time_minutes = "
+            f"{spec.engine.slurm.time_minutes}, the longest {duration(3600 * longer[0].hours)} in "
+            f"{longer[0].jobs} jobs: they are saved, requeued and continued, and wait in the queue each time"
+        )
+    parts = [run for run in runs if sharded(spec, run.total_params)]
+    if parts:
+        most = max(parts, key=lambda run: run.measuring_bytes)
+        found.append(
+            f"FSDP2: a process of {most.rung} needs ~{byte_size(most.memory_bytes)} to train, but the first "
+            f"one ~{byte_size(most.measuring_bytes)} while it measures, with a whole copy of model and "
+            "optimizer beside its part"
         )
     return found

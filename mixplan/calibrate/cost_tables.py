@@ -49,10 +49,11 @@ def _rungs(cost: LadderCost) -> Drawn:
                 f"{run.learning_rate:.2g}",
                 f"{run.flops + run.probe_flops:.2g}",
                 duration(3600 * run.hours),
-                f"~{byte_size(run.memory_bytes)}",
+                f"~{byte_size(max(run.memory_bytes, run.measuring_bytes))}",
             ]
         )
-    return f"{len(cost.runs)} runs; FLOPs, time and memory are each run's own", columns, rows
+    each = "each run's own" if cost.slots_per_run == 1 else "each run's own, memory that of its first process"
+    return f"{len(cost.runs)} runs; FLOPs, time and memory are {each}", columns, rows
 
 
 def _totals(cost: LadderCost, hardware: Hardware) -> Drawn:
@@ -61,13 +62,21 @@ def _totals(cost: LadderCost, hardware: Hardware) -> Drawn:
         ["training tokens", number(cost.tokens)],
         ["FLOPs", f"{cost.flops:.3g}"],
         ["slot time", duration(3600 * cost.slot_hours)],
-        [f"wall time on {cost.slots} slot(s)", duration(3600 * cost.wall_hours)],
+        [_wall(cost), duration(3600 * cost.wall_hours)],
         ["money", f"{cost.money:,.2f} {cost.currency}" if hardware.price_per_slot_hour else "no price given"],
         ["disk for checkpoints, at most", f"~{byte_size(cost.checkpoint_bytes)}"],
         ["injected share of tokens", " / ".join(_shares(cost))],
     ]
-    slot = f"{hardware.name}: {hardware.peak_flops_per_second:.3g} FLOP/s peak, {hardware.mfu:.0%} reached"
+    slot = f"{cost.slot}: {hardware.peak_flops_per_second:.3g} FLOP/s peak, {hardware.mfu:.0%} reached"
     return f"In all (a slot is {slot})", ["", "estimate"], rows
+
+
+def _wall(cost: LadderCost) -> str:
+    if cost.engine == "slurm":
+        jobs = f"{cost.side_by_side} run(s) of {cost.slots_per_run} slot(s) side by side"
+        return f"wall time with {jobs}, without waiting in the queue"
+    several = f", {cost.slots_per_run} for each run" if cost.slots_per_run > 1 else ""
+    return f"wall time on {cost.slots} slot(s){several}"
 
 
 def _shares(cost: LadderCost) -> list[str]:

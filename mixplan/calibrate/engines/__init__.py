@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationError
 
-from mixplan.calibrate.prepared import Prepared
+from mixplan.calibrate.engines.resources import SLOTS_ARE_LOCAL
 from mixplan.calibrate.runs import RunState
 from mixplan.documents.calibration_spec import CalibrationSpec, Engine
 from mixplan.errors import InputError
+
+if TYPE_CHECKING:
+    from mixplan.calibrate.prepared import Prepared
 
 Watch = Callable[[list[RunState]], None]
 
@@ -63,7 +66,7 @@ def runner(engine: Engine, slots: int | None = None, follow: bool = False) -> Ru
         from mixplan.calibrate.engines.slurm import SlurmRunner
 
         if slots is not None:
-            raise InputError("--slots is for the local engine; set engine.slurm.max_parallel")
+            raise InputError(SLOTS_ARE_LOCAL)
         return SlurmRunner(engine, follow)
     from mixplan.calibrate.engines.local import LocalRunner
 
@@ -86,22 +89,6 @@ def with_engine(spec: CalibrationSpec, kind: str | None) -> CalibrationSpec:
         said = [one["msg"].removeprefix("Value error, ") for one in error.errors()]
         raise InputError(f"--engine {kind}: {text}" for text in said) from None
     return spec.model_copy(update={"engine": engine})
-
-
-def check_batches(prepared: Prepared) -> None:
-    """Every process of a run must get the same number of sequences.
-
-    Raises:
-        InputError: with the rungs whose batch cannot be split so.
-    """
-    processes = prepared.spec.engine.processes_per_run
-    odd = {run.shape.name: run.batch_sequences for run in prepared.runs() if run.batch_sequences % processes}
-    if odd:
-        raise InputError(
-            f"rung {name}: {batch} sequences a step cannot be split evenly over engine.processes_per_run = "
-            f"{processes}; set training.batch_sequences to a multiple, or lower processes_per_run"
-            for name, batch in odd.items()
-        )
 
 
 @dataclass(frozen=True)

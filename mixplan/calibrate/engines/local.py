@@ -7,8 +7,9 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from mixplan.calibrate.engines import Launched, Watch, check_batches
+from mixplan.calibrate.engines import Launched, Watch
 from mixplan.calibrate.engines.process import note_end, start
+from mixplan.calibrate.engines.resources import enough_slots
 from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.runs import RunSpec, RunState
 from mixplan.documents.calibration_spec import Engine
@@ -41,7 +42,6 @@ class LocalRunner:
 
     def launch(self, prepared: Prepared, watch: Watch) -> Launched:
         """Run everything that is not done yet and return when all of it is over."""
-        check_batches(prepared)
         return Launched(run_all(prepared, self.slots, watch))
 
 
@@ -62,11 +62,7 @@ def find_slots(engine: Engine, slots: int | None = None) -> list[Slot]:
         raise InputError("engine.device is cuda, but torch sees no GPU here; use auto or cpu")
     wanted = slots or engine.slots or gpus or cpu_slots(engine)
     needed = engine.processes_per_run
-    if wanted < needed:
-        raise InputError(
-            f"engine.processes_per_run is {needed}, but there are {wanted} slot(s) here; lower it, or give "
-            "more slots"
-        )
+    enough_slots(engine, wanted)
     if gpus and needed > 1 and wanted > gpus:
         raise InputError(
             f"{wanted} slots on {gpus} GPU(s): the processes of one run cannot share a GPU; give at most "

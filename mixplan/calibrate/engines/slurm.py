@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from mixplan.calibrate import lease
-from mixplan.calibrate.engines import Launched, Watch, check_batches
+from mixplan.calibrate.engines import Launched, Watch
+from mixplan.calibrate.engines.resources import slurm_resources
 from mixplan.calibrate.engines.slurm_job import TrainRun
 from mixplan.calibrate.prepared import Prepared
 from mixplan.calibrate.runs import RunSpec
@@ -67,12 +68,11 @@ class SlurmRunner:
         if problems:
             raise InputError(problems)
         self.engine, self.follow = engine, follow
-        gpus, cpus = resources(engine)
+        gpus, cpus = slurm_resources(engine)
         self.place = f"Slurm ({gpus} GPU(s) and {cpus} core(s) a run)"
 
     def launch(self, prepared: Prepared, watch: Watch) -> Launched:
         """Submit what is neither done nor with Slurm nor being trained; wait for it only with `follow`."""
-        check_batches(prepared)
         folder = prepared.out / "slurm"
         folder.mkdir(exist_ok=True)
         with (folder / "lock").open("w") as lock:
@@ -119,7 +119,7 @@ class SlurmRunner:
         # Before sbatch: a command that is killed after it must find its jobs again.
         write_json(folder / "submissions.json", [*submissions, note])
         slurm = self.engine.slurm
-        gpus, cpus = resources(self.engine)
+        gpus, cpus = slurm_resources(self.engine)
         given = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos}
         parameters: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         if slurm.mem_gb is not None:
@@ -160,14 +160,6 @@ class SlurmRunner:
         note["job"] = handed[0].job_id.split("_")[0]
         write_json(folder / "submissions.json", [*submissions, note])
         return note["job"]
-
-
-def resources(engine: Engine) -> tuple[int, int]:
-    """GPUs and CPU cores that one run asks of Slurm."""
-    gpus = engine.slurm.gpus_per_run
-    if gpus is None:
-        gpus = engine.processes_per_run if engine.device == "cuda" else 0
-    return gpus, engine.slurm.cpus_per_run or engine.processes_per_run * engine.threads_per_slot
 
 
 def queued(out: Path) -> set[str]:

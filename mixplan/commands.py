@@ -1,0 +1,136 @@
+"""What the longer commands do between parsing and the last line shown; heavy imports happen inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixplan import console
+
+if TYPE_CHECKING:
+    from mixplan.documents import CalibrationSpec
+
+
+def train(document: CalibrationSpec, base: Path, out: Path, slots: int | None, follow: bool) -> None:
+    """`calibrate`: train the ladder with its engine and say how it ended.
+
+    Args:
+        document: the calibration.
+        base: folder of calibration.yaml.
+        out: folder of the ladder.
+        slots: local: how many, instead of engine.slots.
+        follow: Slurm: wait for the runs.
+
+    Raises:
+        InputError: something cannot run; nothing was started.
+        NoAnswer: a run crashed, was stopped, or is trained by another process.
+    """
+    from mixplan.calibrate.engines import outcome, runner
+    from mixplan.calibrate.prepared import prepare
+    from mixplan.errors import NoAnswer
+
+    chosen = runner(document.engine, slots, follow)
+    prepared, notes = prepare(document, base, out)
+    console.notes(notes)
+    console.note(f"{len(prepared.runs())} runs on {chosen.place}, longest first, in {prepared.out}")
+    with console.RunsDisplay() as display:
+        found = outcome(prepared, chosen.launch(prepared, display.update))
+    console.notes(found.notes)
+    if found.problems:
+        raise NoAnswer(found.problems)
+    for text in found.results:
+        console.say(text)
+
+
+def fit(
+    measurements: Path,
+    out: Path,
+    learned_skill: float | None,
+    draws: int,
+    seed: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """`fit`: fit the laws, save them, show them."""
+    from mixplan.documents import read_measurements, save
+    from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.laws.calibration import check_output, fit_calibration
+    from mixplan.laws.tables import calibration_summary, calibration_tables
+
+    refuse_overwrite(check_output(out), "fit", force)
+    tables = read_measurements(console.resolved(measurements))
+    threshold = tables.learned_skill if learned_skill is None else learned_skill
+    found = fit_calibration(tables, learned_skill=threshold, draws=draws, seed=seed)
+    save(found, out)
+    if as_json:
+        console.emit_json(calibration_summary(found))
+        return
+    console.tables(calibration_tables(found), gap=True)
+    if found.backtest is not None:
+        console.say(found.backtest.verdict)
+    console.notes(found.warnings, "warning")
+    console.wrote([out])
+
+
+def recommend(
+    plan: Path, calibration: Path, out: Path, why: bool, seed: int | None, force: bool, as_json: bool
+) -> None:
+    """`recommend`: search, save the recipe, show it.
+
+    Raises:
+        Infeasible: no size and mixture reach every target.
+    """
+    from mixplan.documents import Calibration, Plan, load, save
+    from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.laws.predict import LawForecast
+    from mixplan.recommend import HEADER, Infeasible, explain, hashes, headline, tables
+    from mixplan.recommend import recommend as find
+
+    refuse_overwrite(out, "recommend", force)
+    calibration = console.resolved(calibration, "calibration.json")
+    asked, laws = load(plan, Plan), load(calibration, Calibration)
+    origin = hashes({"plan": plan, "calibration": calibration})
+    try:
+        recipe = find(asked, LawForecast(laws), plan.parent, calibration=laws, seed=seed, provenance=origin)
+    except Infeasible as no:
+        if as_json:
+            console.emit_json(no.report)
+        raise
+    save(recipe, out, HEADER)
+    if as_json:
+        told = {"explanation": explain(recipe)} if why else {}
+        console.emit_json({"feasible": True, "recipe": recipe.model_dump(mode="json"), **told})
+        return
+    console.say(headline(recipe))
+    for shown in tables(recipe):
+        console.say()
+        console.table(*shown)
+    for text in explain(recipe) if why else []:
+        console.say(text)
+    console.notes([] if why else recipe.warnings, "warning")
+    console.wrote([out])
+
+
+def verify(directory: Path, workers: int, stall_seconds: float, out: Path | None, as_json: bool) -> None:
+    """`verify`: read the mixture, compare, show.
+
+    Raises:
+        NoAnswer: it is not what its recipe says.
+    """
+    from mixplan.documents.atomic import write_json
+    from mixplan.errors import NoAnswer
+    from mixplan.recipes.tables import verification_tables
+    from mixplan.recipes.verifying import verify as verify_mixture
+
+    found = verify_mixture(directory, workers, stall_seconds, console.note)
+    if out is not None:
+        write_json(out, found.to_json())
+    if as_json:
+        console.emit_json(found.to_json())
+    else:
+        console.tables(verification_tables(found), gap=True)
+    console.notes(found.warnings, "warning")
+    if found.problems:
+        raise NoAnswer(found.problems)
+    if not as_json:
+        console.say(f"verified: {found.samples:,} samples, as the recipe says")
