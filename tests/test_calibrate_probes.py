@@ -170,6 +170,20 @@ def test_retention_bursts_every_instance_and_measures_at_the_delays() -> None:
     assert {row["decaying"] for row in rows} == {0}
 
 
+def test_retention_measures_no_instance_that_it_did_not_inject(model) -> None:
+    spec = Retention(instances=5, burst_steps=3, replicas=2)  # one a step: three of the five
+    tasks = probe_tasks()
+    probe = RetentionProbe(spec, tasks, 63, first=0)
+    taught = [task.train[:3] for task in tasks]
+    bursts = [document for step in range(3) for document in probe.burst(step)]
+    assert sorted(bursts) == sorted(one.document(63) for group in taught for one in group)
+    scores = score(model, ask(*taught), "fp32").choice_nll
+    found = probe.measure(model, CONTEXTS, "fp32")
+    assert [nll for nll, _ in found] == pytest.approx([scores[:3].mean(), scores[3:].mean()], abs=1e-5)
+    probe.before = found
+    assert {row["instances"] for row in probe.rows(found, 0, 10, decaying=False)} == {3}
+
+
 def test_retention_measures_each_task_as_if_it_were_alone(model) -> None:
     spec = Retention(instances=12, burst_steps=1, replicas=2)
     tasks = probe_tasks()

@@ -26,6 +26,9 @@ class RetentionProbe:
         """`first` is the burst's first step."""
         self.spec, self.tasks, self.end_of_document_id = spec, tasks, end_of_document_id
         self.first = first
+        self.each_step = spec.instances // spec.burst_steps
+        self.instances = self.each_step * spec.burst_steps
+        """Of each task in the burst: an equal number in each step, so not always all that was asked for."""
         self.last = self.first + spec.burst_steps - 1
         self.before: list[list[float]] | None = None
         self._questions: Questions | None = None
@@ -34,12 +37,11 @@ class RetentionProbe:
         """What this step injects: an equal part of each task's instances, its training instances in turn."""
         if not self.first <= step <= self.last:
             return []
-        share = self.spec.instances // self.spec.burst_steps
-        start = (step - self.first) * share
+        start = (step - self.first) * self.each_step
         return [
             task.train[index % len(task.train)].document(self.end_of_document_id)
             for task in self.tasks
-            for index in range(start, start + share)
+            for index in range(start, start + self.each_step)
         ]
 
     def starts_at(self, step: int) -> bool:
@@ -54,7 +56,7 @@ class RetentionProbe:
     def measure(self, model: Any, contexts: np.ndarray, precision: str) -> list[list[float]]:
         """Mean choice NLL and mean full-vocabulary NLL of each task's injected instances."""
         if self._questions is None:
-            injected = [task.train[: self.spec.instances] for task in self.tasks]
+            injected = [task.train[: self.instances] for task in self.tasks]
             self._questions = Questions(injected, contexts, next(model.parameters()).device)
         scores = score(model, self._questions, precision)
         choice, answer = (by_group(nll, self._questions) for nll in (scores.choice_nll, scores.answer_nll))
@@ -77,7 +79,7 @@ class RetentionProbe:
                 "task": task.name,
                 "family": task.family,
                 "complexity": task.complexity,
-                "instances": self.spec.instances // self.spec.burst_steps * self.spec.burst_steps,
+                "instances": self.instances,
                 "injected_at_tokens": (self.last + 1) * tokens_per_step,
                 "delay_tokens": delay_steps * tokens_per_step,
                 "choice_nll_before": before[0],
