@@ -100,7 +100,7 @@ def test_hidden_states_after_a_context_are_those_of_reading_both(model) -> None:
 
 def skills(model, task: Task) -> list[dict[str, float]]:
     cells = [Cell(task, 0.1)]
-    return learning.skills(model, cells, learning.unseen(cells, 256, CONTEXTS, "cpu"), "fp32")
+    return learning.skills(model, learning.unseen(cells, 256, CONTEXTS, "cpu"), "fp32")
 
 
 def test_guessing_has_skill_zero_and_knowing_has_skill_one(model) -> None:
@@ -114,6 +114,28 @@ def test_guessing_has_skill_zero_and_knowing_has_skill_one(model) -> None:
     )
     sure = Task("t", "modular_addition", 5, task.train, known)
     assert skills(model, sure)[0]["skill"] == 1.0
+
+
+def test_equally_likely_choices_are_a_guess_whichever_stands_first(model) -> None:
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    right_first = [Instance((41, n), ((50,), (51,), (52,)), 0) for n in range(4)]
+    right_last = [Instance((41, n), ((50, 51), (51, 52)), 1) for n in range(4)]
+    assert score(model, ask(right_first), "fp32").correct == pytest.approx(1 / 3)
+    both = score(model, ask(right_last, right_first), "fp32").correct
+    assert both == pytest.approx([1 / 2] * 4 + [1 / 3] * 4)
+
+
+def test_chance_is_that_of_the_instances_that_are_asked(model) -> None:
+    two, four = ((50,), (51,)), ((50,), (51,), (52,), (53,))
+    test = tuple(Instance((41, 42), two if n < 3 else four, 0) for n in range(6))
+    cells = [Cell(Task("t", "own", 1, ONE_TOKEN, test), 0.1)]
+    with torch.no_grad():
+        model.lm_head.weight.zero_()  # a guess
+    for asked, chance in ((3, 1 / 2), (6, 3 / 8)):
+        (row,) = learning.skills(model, learning.unseen(cells, asked, CONTEXTS, "cpu"), "fp32")
+        assert row["chance"] == row["accuracy"] == pytest.approx(chance)
+        assert row["skill"] == pytest.approx(0)
 
 
 def test_lm_loss_is_the_mean_over_held_out_sequences(model) -> None:

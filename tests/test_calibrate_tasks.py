@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mixplan.calibrate.tasks import FAMILIES, make_cells, make_probe_tasks, reserved_symbols
+from mixplan.calibrate.tasks.base import chance
 from mixplan.calibrate.tasks.user import load_user_task
 from mixplan.documents.calibration_spec import CalibrationSpec
 from mixplan.errors import InputError
@@ -69,7 +70,7 @@ def test_table_lookup_tests_every_trained_fact_asked_in_another_way() -> None:
         assert fact[i.prompt[1:]] == i.answer
         assert i.prompt[0] not in markers[i.prompt[1:]]
     answers = np.bincount(list(fact.values()))
-    assert list(answers) == [9, 9, 9, 9] and task.chance == 0.25
+    assert list(answers) == [9, 9, 9, 9] and chance(task.test) == 0.25
 
 
 def test_comparison_is_balanced_on_both_sides() -> None:
@@ -121,7 +122,7 @@ ROW = {"prompt": "2+2=", "answer": "4", "choices": ["3", "4"], "split": "train"}
 def test_user_task_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", [ROW, {**ROW, "prompt": "2+1=", "answer": "3", "split": "test"}])
     task = load_user_task(path, "sums", "sums", 2, lambda text: list(text.encode()))
-    assert (task.family, task.complexity, task.chance) == ("sums", 2, 0.5)
+    assert (task.family, task.complexity, chance(task.test)) == ("sums", 2, 0.5)
     assert task.train[0].document(256) == (*b"2+2=4", 256)
     assert task.test[0].answer == 0
 

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from mixplan.calibrate.tasks import Task, dependence_cells, make_cells, make_probe_tasks, reserved_symbols
+from mixplan.calibrate.tasks.base import chance
 from mixplan.documents.calibration_spec import CalibrationSpec
 from mixplan.errors import InputError
 
@@ -202,4 +203,4 @@ def test_the_probe_needs_a_complexity_that_its_family_allows() -> None:
 def test_a_grid_needs_complexities_that_its_family_allows() -> None:
     with pytest.raises(ValidationError, match=r"at most 16 for parity .* given 17"):
         spec(grid("parity", 17))
-    assert np.isclose(cells_of(spec(grid("parity", 2)))[0].task.chance, 0.5)
+    assert np.isclose(chance(cells_of(spec(grid("parity", 2)))[0].task.test), 0.5)

@@ -66,6 +66,23 @@ def test_rows_of_a_dataset_are_checked_like_lines(tmp_path: Path) -> None:
     assert "no such file or folder (task 'sums')" in problems(tmp_path / "nowhere")
 
 
+def test_the_first_instances_of_a_sorted_file_are_a_fair_sample(tmp_path: Path) -> None:
+    rows = [
+        {**ROW, "prompt": f"{kind} {n}", "split": split}
+        for split, spare in (("train", 0), ("test", 500))
+        for kind in ("easy", "hard")
+        for n in range(spare, spare + 200)
+    ]
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = load(path)
+    assert task == load(path)
+    for half in (task.train, task.test):
+        assert len(set(half)) == 400
+        easy = sum(bytes(one.prompt).startswith(b"easy") for one in half[:200])
+        assert 70 < easy < 130
+
+
 def test_without_datasets_the_message_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "install `datasets`" in problems(tmp_path)

@@ -95,7 +95,7 @@ class Measuring:
         )
         if self._unseen is None:
             self._unseen = learning.unseen(self.cells, probes.max_instances, self.contexts, _device(model))
-        rows = learning.skills(model, self.cells, self._unseen, self.precision) if self.cells else []
+        rows = learning.skills(model, self._unseen, self.precision) if self.cells else []
         injector = self.batches.injector
         frequencies, seen = injector.realised_frequencies, injector.seen(step)
         self.metrics.learning(step, branch, decayed, self.cells, frequencies, seen, rows, loss)

@@ -33,20 +33,23 @@ def unseen(cells: list[Cell], max_instances: int, contexts: np.ndarray, device: 
     return Questions([cell.task.test[:max_instances] for cell in cells], contexts, device)
 
 
-def skills(model: Any, cells: list[Cell], questions: Questions, precision: str) -> list[dict[str, float]]:
+def skills(model: Any, questions: Questions, precision: str) -> list[dict[str, float]]:
     """Accuracy, chance, skill and choice NLL of every cell on the questions of `unseen`."""
     scores = score(model, questions, precision)
     found = zip(
-        cells, by_group(scores.correct, questions), by_group(scores.choice_nll, questions), strict=True
+        questions.chances,
+        by_group(scores.correct, questions),
+        by_group(scores.choice_nll, questions),
+        strict=True,
     )
     rows = []
-    for cell, correct, choice_nll in found:
-        accuracy, chance = float(correct.mean()), cell.task.chance
+    for guessing, correct, choice_nll in found:
+        accuracy = float(correct.mean())
         rows.append(
             {
                 "accuracy": accuracy,
-                "chance": chance,
-                "skill": (accuracy - chance) / (1 - chance),
+                "chance": guessing,
+                "skill": (accuracy - guessing) / (1 - guessing),
                 "choice_nll": float(choice_nll.mean()),
             }
         )

@@ -17,7 +17,7 @@ import torch
 
 from mixplan.calibrate.probes import CONTEXT_TOKENS
 from mixplan.calibrate.probes.contexts import Contexts
-from mixplan.calibrate.tasks.base import Instance
+from mixplan.calibrate.tasks.base import Instance, chance
 
 _LOGITS_AT_ONCE = {"cpu": 2**19, "cuda": 2**27}
 """2 MiB, which stays in a core's caches; 512 MiB of a GPU's memory."""
@@ -28,7 +28,8 @@ class Scores:
     """Per instance, shape (n,)."""
 
     correct: np.ndarray
-    """1.0 where the right choice is the likeliest."""
+    """1.0 where the right choice is the likeliest; where several are equally likely, its share of them: bf16
+    often makes them so, and the first of a user's choices may well be the right one in every row."""
     choice_nll: np.ndarray
     """NLL of the answer among the instance's choices, nats."""
     answer_nll: np.ndarray
@@ -64,6 +65,7 @@ class Questions:
         """
         asked = [(place, one) for group in groups for place, one in enumerate(group)]
         self.groups = [len(group) for group in groups]
+        self.chances = [chance(group) for group in groups]
         self.choices = max((len(one.choices) for _, one in asked), default=1)
         used = min(len(contexts), max(self.groups, default=1))
         self.contexts_X8 = torch.from_numpy(contexts[:used]).to(device)
@@ -124,8 +126,9 @@ def score(model: Any, questions: Questions, precision: str) -> Scores:
     """Score instances without gradients."""
     logprobs_nC = choice_logprobs(model, questions, precision)
     right = logprobs_nC.gather(1, questions.answers_n[:, None])[:, 0]
+    best = logprobs_nC.amax(1)
     return Scores(
-        correct=(logprobs_nC.argmax(1) == questions.answers_n).double().cpu().numpy(),
+        correct=((right == best).double() / (logprobs_nC == best[:, None]).sum(1)).cpu().numpy(),
         choice_nll=choice_nll(logprobs_nC, questions).double().cpu().numpy(),
         answer_nll=(-right).double().cpu().numpy(),
     )

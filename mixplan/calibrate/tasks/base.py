@@ -41,11 +41,6 @@ class Task:
     order: Tokens | None = None
     """Symbols in the order hidden behind them (ranks, residues), for the feature probe; None: no order."""
 
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing among the choices: mean of 1 ÷ choices over the test instances."""
-        return float(np.mean([1 / len(instance.choices) for instance in self.test]))
-
 
 @dataclass(frozen=True)
 class Family:
@@ -58,6 +53,11 @@ class Family:
     """(task name, complexity, symbol ids, generator) → task, the same for the same generator state."""
     instance_tokens: Callable[[int], int]
     """complexity → length of the longest injected instance, end of document included."""
+
+
+def chance(instances: Sequence[Instance]) -> float:
+    """Accuracy of guessing among the choices: mean of 1 ÷ choices, which may differ in number."""
+    return float(np.mean([1 / len(instance.choices) for instance in instances]))
 
 
 def mixed(instances: Sequence[Instance], generator: np.random.Generator) -> tuple[Instance, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mixplan.calibrate.tasks.base import Instance, Task
+from mixplan.calibrate.tasks.base import Instance, Task, mixed
+from mixplan.calibrate.tasks.symbols import named_generator
 from mixplan.calibrate.tasks.user_rows import rows_of
 from mixplan.documents.suggest import did_you_mean
 from mixplan.errors import InputError
@@ -17,7 +18,7 @@ _KEYS = {"prompt": str, "answer": str, "choices": list, "split": str}
 def load_user_task(
     path: Path, name: str, family: str, complexity: int, encode: Callable[[str], list[int]]
 ) -> Task:
-    """Read a user's task.
+    """Read a user's task, its instances in a random order that depends on its name alone.
 
     Args:
         path: JSONL file, one instance a line; or a folder written by `Dataset.save_to_disk`, or by
@@ -63,7 +64,9 @@ def load_user_task(
             problems.append(f"{path}: {both} test instance(s) are also in train; unseen instances are needed")
     if problems:
         raise InputError(problems)
-    return Task(name, family, complexity, tuple(train), tuple(test))
+    # Files are often sorted, and probes ask the first so many.
+    generator = named_generator(0, name)
+    return Task(name, family, complexity, mixed(train, generator), mixed(test, generator))
 
 
 def _problem(row: Any) -> str:
