@@ -91,6 +91,23 @@ def test_a_cell_that_the_batch_does_not_hold_has_no_own_part(run: Run) -> None:
     assert "NaN" not in run.folder.metrics.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(("placement", "tokens"), [("anywhere", 8), ("aligned", 8), ("start", 0)])
+def test_questions_stand_where_instances_do(tmp_path: Path, placement: str, tokens: int) -> None:
+    tasks = [{"family": "comparison", "complexities": [6], "frequencies": [0.005]}]
+    probes = {"evaluations": 1, "lm_loss_tokens": 512, "retention": None, "interference": {"points": 1}}
+    path = write_ladder(
+        tmp_path, ladder=[TINY], tasks=tasks, probes=probes, injection={"placement": placement}
+    )
+    prepared, _ = prepare(load(path, CalibrationSpec), tmp_path, tmp_path / "out")
+    (spec,) = prepared.runs()
+    made = Run(prepared, prepared.folder(spec), World("cpu", threading.Event()))
+    assert made.measuring.contexts.shape == (64, tokens)
+    made.train()
+    assert {row["protocol"] for row in rows(made, "learning")} == {
+        "standard" if placement == "anywhere" else placement
+    }
+
+
 def test_features_of_every_layer(run: Run) -> None:
     found = rows(run, "features")
     kinds = {(row["family"], row["feature"], row["layer"]) for row in found}

@@ -68,6 +68,20 @@ def test_scores_equal_a_plain_recomputation(model) -> None:
         assert scores.correct[n] == (logprobs.argmax() == instance.answer)
 
 
+def test_instances_that_start_sequences_are_asked_after_nothing(model) -> None:
+    held_out = np.arange(40, dtype=np.int32)
+    contexts = held_out_contexts(held_out, np.random.default_rng(0), "start")
+    assert contexts.shape == (64, 0)
+    instances = [*ONE_TOKEN, *SEVERAL]
+    scores = score(model, Questions([instances], contexts, "cpu"), "fp32")
+    expected = [-by_hand(model, one, contexts[0])[one.answer] for one in instances]
+    assert scores.answer_nll == pytest.approx(expected, abs=1e-4)
+    hidden = Contexts(model, torch.from_numpy(contexts), "fp32").hidden
+    with torch.no_grad():
+        found = hidden(torch.tensor([1, 0]), torch.tensor([[41], [43]]))
+        assert torch.allclose(found[0, :, :], model.model.embed_tokens.weight[[41, 43]])
+
+
 def test_parts_of_a_forward_pass_change_nothing(model, monkeypatch) -> None:
     instances = [
         Instance((41 + n % 5, 46 + n % 3), ((50,), (51,), (52,)), n % 3) for n in range(70)

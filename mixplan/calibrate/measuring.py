@@ -38,7 +38,9 @@ class Measuring:
         self.prepared, self.run, self.cells, self.batches = prepared, run, cells, batches
         self.retention, self.metrics = retention, metrics
         self.precision = prepared.spec.training.precision
-        self.contexts = held_out_contexts(prepared.held_out, np.random.default_rng([run.seed, 4]))
+        self.contexts = held_out_contexts(
+            prepared.held_out, np.random.default_rng([run.seed, 4]), prepared.spec.injection.placement
+        )
         self._unseen: Questions | None = None
         self._references: list[Questions] | None = None
         self._feature_probe: features.FeatureProbe | None = None

@@ -14,26 +14,34 @@ from typing import Any
 import numpy as np
 import torch
 
+from mixplan.calibrate.placement import Placement
 from mixplan.calibrate.probes import CONTEXT_TOKENS
 
 
-def held_out_contexts(held_out: np.ndarray, generator: np.random.Generator, count: int = 64) -> np.ndarray:
-    """Pieces of held-out text to put before a prompt, as in training, shape (count, CONTEXT_TOKENS)."""
-    starts = generator.integers(0, len(held_out) - CONTEXT_TOKENS + 1, size=count)
-    return np.stack([held_out[start : start + CONTEXT_TOKENS] for start in starts]).astype(np.int64)
+def held_out_contexts(
+    held_out: np.ndarray, generator: np.random.Generator, placement: Placement = "anywhere", count: int = 64
+) -> np.ndarray:
+    """What stands before a prompt, as in training: pieces of held-out text, shape (count, CONTEXT_TOKENS).
+
+    Where instances are injected at the start of a sequence nothing ever stands before them: (count, 0).
+    """
+    tokens = 0 if placement == "start" else CONTEXT_TOKENS
+    starts = generator.integers(0, len(held_out) - tokens + 1, size=count)
+    return np.stack([held_out[start : start + tokens] for start in starts]).astype(np.int64)
 
 
 class Contexts:
     """Contexts as a model reads them; differentiable unless made without gradients."""
 
     def __init__(self, model: Any, tokens_X8: torch.Tensor, precision: str) -> None:
-        """`tokens_X8` lie on the model's device, shape (X, CONTEXT_TOKENS)."""
+        """`tokens_X8` lie on the model's device, shape (X, CONTEXT_TOKENS), or (X, 0) for none."""
         from transformers import DynamicCache
 
         self.model, self.precision = model, precision
         cache = DynamicCache()
-        with self._autocast(tokens_X8):
-            model.model(input_ids=tokens_X8, past_key_values=cache, use_cache=True)
+        if tokens_X8.shape[1]:
+            with self._autocast(tokens_X8):
+                model.model(input_ids=tokens_X8, past_key_values=cache, use_cache=True)
         self.keys_values = [(layer.keys, layer.values) for layer in cache.layers]
 
     def logits(self, context_R: torch.Tensor, tokens_RP: torch.Tensor, keep: int) -> torch.Tensor:
