@@ -105,6 +105,22 @@ def test_seed_noise_is_half_the_squared_difference(ladder: Evidence) -> None:
     assert seed_noise(left_out.where(t["seed"] == 0)) is None
 
 
+def test_seed_noise_holds_no_frequencies_and_no_runs_of_one_seed_against_each_other(ladder: Evidence) -> None:
+    _, left_out = split(ladder)
+    t = left_out.table
+    expected = seed_noise(left_out)
+    # A task of the user's own has one name at all its frequencies.
+    one_name = np.array([str(family) for family in t["family"]], dtype=object)
+    assert len(set(zip(one_name, t["complexity"], strict=True))) < len(set(t["task"]))
+    assert seed_noise(collect_evidence(Table({**t.columns, "task": one_name}))) == pytest.approx(expected)
+    # A second run of each seed, alike but for the weights that it started from.
+    twice = {name: np.concatenate([column, column]) for name, column in t.columns.items()}
+    twice["run_id"] = np.array([f"{run}{'-v1' * (n >= len(t))}" for n, run in enumerate(twice["run_id"])])
+    again = collect_evidence(Table({**twice, "run_id": twice["run_id"].astype(object)}))
+    assert seed_noise(again) == pytest.approx(expected)
+    assert seed_noise(again.where(again.table["seed"] == 0)) is None
+
+
 def test_auroc_counts_pairs() -> None:
     generator = np.random.default_rng(0)
     learned, score = generator.random(40) < 0.4, generator.integers(0, 6, 40).astype(float)

@@ -138,15 +138,27 @@ def copy_forecast(fitted: Evidence, left_out: Evidence) -> FloatArray:
 def seed_noise(left_out: Evidence) -> float | None:
     """Half the mean squared difference in final skill between two seeds of the same cell; None with one seed.
 
-    No forecast of the mean alone can have a smaller mean squared error than this.
+    No forecast of the mean alone can have a smaller mean squared error than this. Cells are the same up to
+    SAME_FREQUENCY: a user's task has one name at all its frequencies. Runs of one seed (with other shares of
+    a source, say) start from the same weights and are not held against each other.
     """
     table = left_out.table
-    skills: dict[tuple[str, str, float, float], list[float]] = {}
-    for row, skill in enumerate(np.clip(left_out.skill, 0.0, 1.0)):
+    same: dict[tuple[str, str, float, float], list[int]] = {}
+    for row in range(len(table)):
         key = (str(table["task"][row]), str(table["family"][row]), float(table["complexity"][row]))
-        skills.setdefault((*key, float(table["tokens"][row])), []).append(float(skill))
-    variances = [float(np.var(values, ddof=1)) for values in skills.values() if len(values) > 1]
-    return float(np.mean(variances)) if variances else None
+        same.setdefault((*key, float(table["tokens"][row])), []).append(row)
+    skill, frequency, seed = np.clip(left_out.skill, 0.0, 1.0), left_out.log_axes[:, 0], table["seed"]
+    halves = []
+    for rows in same.values():
+        ordered = np.array(rows)[np.argsort(frequency[rows])]
+        apart = np.flatnonzero(np.diff(frequency[ordered]) > np.log(SAME_FREQUENCY)) + 1
+        for cell in np.split(ordered, apart):
+            one, other = np.triu_indices(len(cell), 1)
+            differ = seed[cell[one]] != seed[cell[other]]
+            if differ.any():
+                squares = (skill[cell[one]] - skill[cell[other]]) ** 2
+                halves.append(0.5 * float(squares[differ].mean()))
+    return float(np.mean(halves)) if halves else None
 
 
 def auroc(learned: BoolArray, score: FloatArray) -> float | None:
