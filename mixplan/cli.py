@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mixplan.cli_testbed import testbed
+
 app = typer.Typer(
     name="mixplan",
     help="Plan the size and the data mixture of a pretraining run so that the rare skills are learned too.",
@@ -361,3 +363,6 @@ def report(
     write_report(inputs, LawForecast(inputs.calibration) if inputs.calibration else None, out, force)
     console.notes(inputs.missing, f"note: not in {directory}")
     console.wrote([out])
+
+
+app.add_typer(testbed, name="testbed")
