@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from mixplan.documents.measurements import TEXT_COLUMNS
 from mixplan.documents.table import Table, from_rows
-from mixplan.report.cells import SAME, codes, final_rows, groups, ladder_of, rungs_of
+from mixplan.errors import InputError
+from mixplan.laws.evidence import collect_evidence, standard_rows
+from mixplan.report.cells import ladder_of
+from mixplan.report.choice import common_rows, ended, final_rows, protocol_notes
+from mixplan.report.grouping import SAME, codes, groups, rungs_of
 
 
 def learning(rows: list[dict[str, Any]]) -> Table:
@@ -58,14 +62,14 @@ def test_a_run_that_ended_early_is_left_out_and_counted() -> None:
     final, shorter = final_rows(table)
     assert list(final["run_id"]) == ["whole"]
     assert shorter == 1
-    assert ladder_of(table, 0.8).shorter_runs == 1
+    assert ladder_of(table, 0.8).shorter_ends == 1
 
 
 def test_each_rung_has_its_own_longest_training() -> None:
     table = learning([row("s", 10, "a", 100, 1e-3, 0.5), row("l", 20, "b", 900, 1e-3, 0.5)])
     ladder = ladder_of(table, 0.8)
     assert [rung.tokens for rung in ladder.rungs] == [100, 900]
-    assert ladder.shorter_runs == 0
+    assert ladder.shorter_ends == 0
 
 
 def test_a_cell_that_nobody_measured_is_a_gap_and_not_learned() -> None:
@@ -119,3 +123,80 @@ def test_codes_name_combinations() -> None:
     code = codes(np.array(["a", "b", "a", "a"], dtype=object), np.array([1.0, 1.0, 2.0, 1.0]))
     assert code[0] == code[3]
     assert len(set(code.tolist())) == 3
+
+
+def test_a_branch_ends_where_it_decayed_and_the_trunk_between_is_no_end() -> None:
+    table = learning([
+        row("r", 10, "a", tokens, 1e-3, skill, decayed=decayed)
+        for tokens, skill, decayed in ((50, 0.1, 0), (100, 0.6, 1), (150, 0.2, 0), (200, 0.9, 1))
+    ])  # fmt: skip
+    assert ended(table).tolist() == [False, True, False, True]
+    ladder = ladder_of(table, 0.8)
+    np.testing.assert_allclose(ladder.kinds[0].skill, [[0.9]])
+    assert (ladder.rungs[0].tokens, ladder.shorter_ends) == (200, 1)
+
+
+def test_a_run_that_went_on_without_a_decay_has_no_end_there() -> None:
+    """A trunk's last row, undecayed, is not taken for the end of a training."""
+    table = learning([
+        row("r", 10, "a", 100, 1e-3, 0.6, decayed=1),
+        row("r", 10, "a", 200, 1e-3, 0.1, decayed=0),
+        row("r", 10, "b", 100, 1e-3, 0.8, decayed=1),
+    ])  # fmt: skip
+    np.testing.assert_allclose(ladder_of(table, 0.8).kinds[0].skill, [[0.7]])
+
+
+def test_a_run_that_says_nothing_of_decays_ends_with_its_last_row() -> None:
+    table = learning([
+        row("r", 10, "a", 100, 1e-3, 0.6, decayed=1),
+        row("r", 10, "b", 50, 1e-3, 0.1),
+        row("r", 10, "b", 100, 1e-3, 0.8),
+    ])  # fmt: skip
+    assert ended(table).tolist() == [True, False, True]
+
+
+PROTOCOLS = (
+    ["standard", "gap 8 steps", ""],
+    ["poisson", "gap 8 steps, poisson", "poisson"],
+    ["gap 8 steps", "gap 16 steps", "gap 8 steps"],
+    ["poisson, start", "poisson", "4 unique instances, poisson, start"],
+)
+
+
+@pytest.mark.parametrize("protocols", PROTOCOLS)
+def test_figures_and_laws_use_the_same_rows(protocols: list[str]) -> None:
+    """Same protocol, same ends: what a figure shows is what a law was fitted to."""
+    table = learning([
+        row("r", 10, "a", tokens, f, f, protocol=protocol, decayed=float(tokens > 50))
+        for tokens in (50, 100)
+        for f, protocol in zip((1e-3, 2e-3, 4e-3), protocols, strict=True)
+    ])  # fmt: skip
+    own = common_rows(table)
+    try:
+        fitted, said = standard_rows(table, "learning")
+    except InputError:
+        assert own is None
+        assert "no common ground" in protocol_notes(table)[0]
+        return
+    assert own is not None
+    assert own["frequency"].tolist() == fitted["frequency"].tolist()
+    evidence = collect_evidence(own)
+    ends = [
+        list(zip(t["frequency"], t["tokens"], strict=True))
+        for t in (own.where(ended(own)), evidence.table.where(evidence.finished))
+    ]
+    assert sorted(ends[0]) == sorted(ends[1])
+    notes = " ".join(protocol_notes(table))
+    assert bool(said) == bool(notes)
+    assert f"{len(set(table['frequency'])) - len(set(own['frequency']))} cell" in notes
+
+
+def test_a_source_is_named_by_its_share() -> None:
+    table = learning([
+        row("s", 10, "a", 100, 0.025, 0.5, task="law@0.025", family="legal"),
+        row("s", 10, "a", 100, 1e-3, 0.5, task="sums-3@0.001"),
+    ])  # fmt: skip
+    source, task = ladder_of(table, 0.8, frozenset({"law"})).kinds
+    assert (source.family, source.source, task.source) == ("legal", True, False)
+    assert source.often(0.025) == "2.5\u202f% of the tokens"
+    assert task.often(1e-3) == "1 in 1\u202fK tokens"

@@ -213,7 +213,7 @@ def test_the_summary_quotes_a_threshold_pair_that_exists() -> None:
         for name, row in limits.items()
         if row[0].where == row[-1].where == "inside"
     }
-    assert any(f"for {name} it falls {pair}" in said for name, pair in pairs.items())
+    assert any(f"for {name} it goes {pair}" in said for name, pair in pairs.items())
 
 
 def test_retention_says_what_is_left_of_the_peak() -> None:

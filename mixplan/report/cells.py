@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixplan.documents.table import Table
-from mixplan.report.text import kind_name
+from mixplan.report.choice import final_rows
+from mixplan.report.grouping import codes, groups, rungs_of
+from mixplan.report.text import kind_name, one_in, percent
 
 Array = NDArray[np.float64]
-SAME = 1.05  # frequencies, delays and token counts closer than 5 % are the same nominal value
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Rung:
     name: str
     block_params: float
     tokens: float
-    """Longest training among its runs."""
+    """Longest horizon of its runs."""
     runs: int
     """Runs that reached it."""
 
@@ -45,11 +46,17 @@ class Kind:
     """Largest of them, shape (F, R)."""
     measured: NDArray[np.int64]
     """How many, shape (F, R)."""
+    source: bool = False
+    """A source of the team's own: its frequency is its share of the training tokens."""
 
     @property
     def name(self) -> str:
         """As shown on the page."""
         return kind_name(self.family, self.complexity)
+
+    def often(self, frequency: float) -> str:
+        """A frequency in words: `1 in 4.35 K tokens`; of a source `2.5 % of the tokens`."""
+        return f"{percent(frequency)} of the tokens" if self.source else one_in(frequency)
 
     def learned(self, threshold: float) -> NDArray[np.bool_]:
         """Where the mean skill reaches the threshold, shape (F, R); unmeasured cells are False."""
@@ -64,8 +71,8 @@ class Ladder:
     kinds: list[Kind]
     threshold: float
     """Skill from which a cell counts as learned."""
-    shorter_runs: int
-    """Runs left out because they ended before their rung's longest training."""
+    shorter_ends: int
+    """Ends of horizons left out because their rung has a longer one."""
 
     def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Learned and measured cells per rung, both of shape (R,)."""
@@ -76,65 +83,18 @@ class Ladder:
         return learned.astype(np.int64), measured.astype(np.int64)
 
 
-def groups(values: Array) -> tuple[Array, NDArray[np.int64]]:
-    """Nominal values of a column that may carry small realised differences.
+def ladder_of(
+    table: Table, threshold: float, sources: frozenset[str] = frozenset(), column: str = "skill"
+) -> Ladder:
+    """The grid of final cells of a checked table.
 
-    Returns:
-        Representatives (geometric means; 0 stays 0), rising, and each value's index among them, shape (n,).
+    Args:
+        table: rows of one protocol, at least one of them at the end of a horizon.
+        threshold: skill from which a cell counts as learned.
+        sources: names of the team's own sources.
+        column: what the cells hold.
     """
-    distinct, inverse = np.unique(values, return_inverse=True)
-    label = np.zeros(len(distinct), dtype=np.int64)
-    start = 0
-    for i in range(1, len(distinct)):
-        fresh = distinct[i] > distinct[start] * SAME
-        label[i] = label[i - 1] + int(fresh)
-        start = i if fresh else start
-    with np.errstate(divide="ignore"):
-        logs = np.log(distinct)
-    means = np.array([np.exp(logs[label == k].mean()) for k in range(label[-1] + 1)])
-    alone = np.array(
-        [distinct[label == k][0] if (label == k).sum() == 1 else np.nan for k in range(len(means))]
-    )
-    return np.where(np.isnan(alone), means, alone), label[inverse.ravel()]
-
-
-def codes(*columns: np.ndarray) -> NDArray[np.int64]:
-    """One integer per distinct combination of the columns' values, shape (n,)."""
-    code = np.zeros(len(columns[0]), dtype=np.int64)
-    for column in columns:
-        _, index = np.unique(column.astype(str) if column.dtype == object else column, return_inverse=True)
-        code = code * (int(index.max()) + 1) + index.ravel()
-        code = np.unique(code, return_inverse=True)[1].ravel()
-    return code
-
-
-def rungs_of(table: Table) -> tuple[list[tuple[str, float]], NDArray[np.int64]]:
-    """(name, block parameters) of a table's rungs, smallest first; each row's index, shape (n,)."""
-    code = codes(table["rung"], table["block_params"])
-    first = np.unique(code, return_index=True)[1]
-    named = [(str(table["rung"][i]), float(table["block_params"][i])) for i in first]
-    order = sorted(range(len(named)), key=lambda i: (named[i][1], named[i][0]))
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    return [named[i] for i in order], rank[code]
-
-
-def final_rows(learning: Table) -> tuple[Table, int]:
-    """Last evaluation of every run that went as far as its rung's longest, and how many runs did not."""
-    run = codes(learning["rung"], learning["block_params"], learning["run_id"])
-    rung = rungs_of(learning)[1]
-    tokens = learning["tokens"]
-    last_of_run = np.full(run.max() + 1, -np.inf)
-    np.maximum.at(last_of_run, run, tokens)
-    last_of_rung = np.full(rung.max() + 1, -np.inf)
-    np.maximum.at(last_of_rung, rung, tokens)
-    complete = last_of_run[run] * SAME >= last_of_rung[rung]
-    return learning.where(complete & (tokens == last_of_run[run])), len(np.unique(run[~complete]))
-
-
-def ladder_of(learning: Table, threshold: float) -> Ladder:
-    """The grid of final cells of a checked learning table with at least one row."""
-    final, shorter = final_rows(learning)
+    final, shorter = final_rows(table)
     names, at = rungs_of(final)
     run = codes(final["rung"], final["block_params"], final["run_id"])
     rungs = [
@@ -142,13 +102,21 @@ def ladder_of(learning: Table, threshold: float) -> Ladder:
         for i, (name, size) in enumerate(names)
     ]
     kind = codes(final["family"], final["complexity"])
-    kinds = [_kind(final, np.flatnonzero(kind == k), at, len(rungs)) for k in range(kind.max() + 1)]
+    each = [np.flatnonzero(kind == k) for k in range(kind.max() + 1)]
+    kinds = [_kind(final, rows, at, len(rungs), sources, column) for rows in each]
     return Ladder(rungs, sorted(kinds, key=lambda k: (k.family, k.complexity)), threshold, shorter)
 
 
-def _kind(final: Table, rows: NDArray[np.int64], at: NDArray[np.int64], width: int) -> Kind:
+def _kind(
+    final: Table,
+    rows: NDArray[np.int64],
+    at: NDArray[np.int64],
+    width: int,
+    sources: frozenset[str],
+    column: str,
+) -> Kind:
     frequency, which = groups(final["frequency"][rows])
-    skill = final["skill"][rows]
+    skill = final[column][rows]
     cell = which * width + at[rows]
     size = len(frequency) * width
     measured = np.bincount(cell, minlength=size)
@@ -168,4 +136,6 @@ def _kind(final: Table, rows: NDArray[np.int64], at: NDArray[np.int64], width: i
         low.reshape(shape),
         high.reshape(shape),
         measured.reshape(shape),
+        # The learning table names such a cell after its source and the share that was asked for.
+        source=any(str(task).rpartition("@")[0] in sources for task in final["task"][rows]),
     )

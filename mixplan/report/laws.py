@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from mixplan.documents.forecast import Forecast, SkillForecast
 from mixplan.report.cells import Kind, Ladder, Rung
-from mixplan.report.text import count
 
 Array = NDArray[np.float64]
 EVEN_CHANCE = 0.5
@@ -30,10 +29,12 @@ class Threshold:
     """Instances per training token; the end of the measured range when `where` is not `inside`."""
     where: Literal["inside", "below", "above"]
     """below: already likely at the lowest measured frequency. above: unlikely even at the highest."""
+    often: str
+    """The frequency in words: `1 in 4.3 K tokens`, `2.5 % of the tokens`."""
 
     def words(self) -> str:
-        """`1 in 4.3 K`, or on which side of the measured range it lies."""
-        return f"{_SIDE[self.where]}1 in {count(1 / self.frequency)}"
+        """The frequency, or on which side of the measured range it lies."""
+        return f"{_SIDE[self.where]}{self.often}"
 
 
 def covers(forecast: Forecast | None, kind: Kind) -> bool:
@@ -42,7 +43,7 @@ def covers(forecast: Forecast | None, kind: Kind) -> bool:
 
 
 def curve(forecast: Forecast, kind: Kind, rung: Rung, frequency: Array) -> SkillForecast:
-    """The law for one kind and size over frequencies of shape (G,), at the rung's longest training."""
+    """The law for one kind and size over frequencies of shape (G,), at the rung's longest horizon."""
     same = np.ones(len(frequency))
     return forecast.skill(
         [kind.family] * len(frequency),
@@ -88,15 +89,11 @@ def _of_kind(forecast: Forecast, kind: Kind, ladder: Ladder) -> list[Threshold]:
         middle = np.sqrt(low * high)
         up = learned(middle[:, None])[:, 0]
         low, high = np.where(up, low, middle), np.where(up, middle, high)
-    return [
-        (
-            Threshold(float(high[r]), "inside")
-            if inside[r]
-            else (
-                Threshold(float(coarse[0]), "below")
-                if first[r] == 0
-                else Threshold(float(coarse[-1]), "above")
-            )
-        )
-        for r in range(count)
-    ]
+
+    def said(r: int) -> Threshold:
+        if inside[r]:
+            return Threshold(float(high[r]), "inside", kind.often(float(high[r])))
+        end = 0 if first[r] == 0 else -1
+        return Threshold(float(coarse[end]), "above" if end else "below", kind.often(float(coarse[end])))
+
+    return [said(r) for r in range(count)]

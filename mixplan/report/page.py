@@ -9,23 +9,31 @@ from importlib import resources
 from typing import Any
 
 from mixplan.documents.forecast import Forecast
+from mixplan.documents.measurements import ROWS, Measurements
+from mixplan.documents.table import Table
 from mixplan.report import palette, summary
-from mixplan.report.cells import Ladder, ladder_of, rungs_of
+from mixplan.report.cells import Ladder, ladder_of
+from mixplan.report.choice import common_rows, ended, protocol_notes
 from mixplan.report.doubts import fit_warnings, mismatches
 from mixplan.report.figures import (
     backtest,
     cost,
+    dependence,
+    features,
     heat,
     interference,
     learning,
     loss,
     mixture,
+    peel_off,
+    protocols,
     retention,
     skills,
     verification,
 )
 from mixplan.report.figures.base import Figure, Sizes
 from mixplan.report.figures.heat import HEAT_STEPS
+from mixplan.report.grouping import rungs_of
 from mixplan.report.inputs import Inputs
 from mixplan.report.laws import Threshold, thresholds
 from mixplan.report.markup import Markup, tag
@@ -41,8 +49,7 @@ def render(inputs: Inputs, forecast: Forecast | None) -> str:
         forecast: the laws of its calibration, or None.
     """
     threshold = inputs.calibration.learned_skill if inputs.calibration else DEFAULT_THRESHOLD
-    measured = inputs.measurements
-    ladder = ladder_of(measured.learning, threshold) if measured else None
+    ladder = _ladder(inputs.measurements, threshold) if inputs.measurements else None
     limits = thresholds(forecast, ladder) if ladder else {}
     figures = _figures(inputs, ladder, forecast, limits)
     kinds = [kind.name for kind in ladder.kinds] if ladder else []
@@ -73,18 +80,36 @@ def render(inputs: Inputs, forecast: Forecast | None) -> str:
     return f"<!doctype html>\n{page}\n"
 
 
+def _ladder(measured: Measurements, threshold: float) -> Ladder | None:
+    """The final cells of the protocol that all share; None without one, or where no horizon has ended."""
+    common = common_rows(measured.learning)
+    if common is None or not ended(common).any():
+        return None
+    sources = frozenset(map(str, measured.sources["source"])) if measured.sources is not None else frozenset()
+    return ladder_of(common, threshold, sources)
+
+
 def _figures(
     inputs: Inputs, ladder: Ladder | None, forecast: Forecast | None, limits: dict[str, list[Threshold]]
 ) -> list[Figure]:
     sizes = _sizes(inputs)
     measured, calibration = inputs.measurements, inputs.calibration
     found: list[Figure | None] = []
-    if measured and ladder:
-        found += [learning.figure(ladder, sizes, forecast), heat.figure(ladder, limits)]
-        if measured.retention is not None:
-            found.append(retention.figure(measured.retention, sizes))
-        if measured.interference is not None:
-            found.append(interference.figure(measured.interference, sizes))
+    if measured:
+        if ladder:
+            found += [learning.figure(ladder, sizes, forecast), heat.figure(ladder, limits)]
+            found.append(protocols.figure(measured.learning, sizes))
+        found += [
+            draw(rows, sizes)
+            for rows, draw in (
+                (measured.retention, retention.figure),
+                (_common(measured.interference), interference.figure),
+                (_common(measured.features), features.figure),
+                (measured.peel_off, peel_off.figure),
+                (measured.dependence, dependence.figure),
+            )
+            if rows is not None
+        ]
     if calibration and calibration.backtest:
         found.append(backtest.figure(calibration.backtest))
     if inputs.recipe:
@@ -98,9 +123,13 @@ def _figures(
     return [figure for figure in found if figure is not None]
 
 
+def _common(table: Table | None) -> Table | None:
+    return None if table is None else common_rows(table)
+
+
 def _sizes(inputs: Inputs) -> Sizes:
     measured = inputs.measurements
-    tables = [measured.learning, measured.retention, measured.interference] if measured else []
+    tables = [getattr(measured, name) for name in ROWS] if measured else []
     rungs = {rung for table in tables if table is not None for rung in rungs_of(table)[0]}
     return Sizes(sorted(rungs, key=lambda rung: (rung[1], rung[0])))
 
@@ -122,6 +151,7 @@ def _header(inputs: Inputs, figures: list[Figure]) -> Markup:
 
 def _summary(inputs: Inputs, ladder: Ladder | None, limits: dict[str, list[Threshold]] | None) -> Markup:
     said = summary.sentences(ladder, inputs.calibration, limits, inputs.recipe)
+    said += protocol_notes(inputs.measurements.learning) if inputs.measurements else []
     parts: list[Markup | None] = [
         summary.lead(ladder, inputs.calibration, inputs.recipe),
         tag("ul", *(tag("li", sentence) for sentence in said)),

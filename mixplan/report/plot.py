@@ -101,6 +101,19 @@ def log_axis(values: ArrayLike, label: str, words: bool = False, pad: float = 0.
     return Axis(low, high, label, True, tuple((m, name(m)) for m in marks))
 
 
+def log_axis_from_zero(values: ArrayLike, label: str) -> tuple[Axis, float]:
+    """A logarithmic axis, and where a value of 0 stands on it: at the left edge, named."""
+    given = np.asarray(values, dtype=np.float64)
+    positive = given[given > 0]
+    if (given > 0).all() or not len(positive):
+        axis = log_axis(positive, label, words=True)
+        return axis, axis.low
+    zero = float(positive.min() / 2.5)
+    axis = log_axis(np.append(positive, zero), label, words=True)
+    ticks = ((zero, "0"), *(tick for tick in axis.ticks if tick[0] > zero * 1.6))
+    return Axis(axis.low, axis.high, axis.label, True, ticks), zero
+
+
 @dataclass(frozen=True)
 class Panel:
     """One set of axes. Marks are returned as markup, in drawing order, and put together by `drawn`."""

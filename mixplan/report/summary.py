@@ -54,11 +54,11 @@ def sentences(
     said: list[str] = []
     if ladder is not None:
         said.append(_learning(ladder))
-        if ladder.shorter_runs:
+        if ladder.shorter_ends:
             said.append(
-                f"{text.plural(ladder.shorter_runs, 'run')} that ended before the longest training of the"
-                f" same size {'is' if ladder.shorter_runs == 1 else 'are'} left out of the end-of-training"
-                " figures."
+                f"{text.plural(ladder.shorter_ends, 'end')} of trainings shorter than the longest of the same"
+                f" size {'is' if ladder.shorter_ends == 1 else 'are'} left out of the end-of-training"
+                " figures; the laws use them."
             )
         if limits is not None:
             said.append(_thresholds(ladder, limits))
@@ -101,7 +101,7 @@ def _thresholds(ladder: Ladder, limits: dict[str, list[Threshold]]) -> str:
     if not limits:
         return "The laws were fitted on none of the measured task kinds."
     ends = {name: (row[0], row[-1]) for name, row in limits.items()}
-    known = {n: (a.frequency, b.frequency) for n, (a, b) in ends.items() if a.where == b.where == "inside"}
+    known = {name: pair for name, pair in ends.items() if pair[0].where == pair[1].where == "inside"}
     small, large = (text.count(rung.block_params) for rung in (ladder.rungs[0], ladder.rungs[-1]))
     if len(ladder.rungs) == 1:
         listed = [f"{name}: {row[0].words()}" for name, row in limits.items()]
@@ -109,14 +109,14 @@ def _thresholds(ladder: Ladder, limits: dict[str, list[Threshold]]) -> str:
     if not known:
         largest = [f"{name}: {row[-1].words()}" for name, row in limits.items()]
         return f"Frequency for an even chance to be learned at {large}: {text.listing(largest)}."
-    ratios = {name: a / b for name, (a, b) in known.items()}
+    ratios = {name: a.frequency / b.frequency for name, (a, b) in known.items()}
     name = sorted(ratios, key=lambda n: (ratios[n], n))[len(ratios) // 2]
     a, b = known[name]
     return (
         "The law puts the frequency for an even chance to be learned"
         f" {text.general(float(np.median(list(ratios.values()))), 2)} times lower at {large} than at {small}"
         f" block parameters (median over {text.plural(len(known), 'task kind')} with both inside the measured"
-        f" range); for {name} it falls from {text.one_in(a)} to {text.one_in(b)}."
+        f" range); for {name} it goes from {a.often} to {b.often}."
     )
 
 

@@ -41,7 +41,8 @@ def figure(backtest: Backtest) -> Figure | None:
         _finding(backtest),
         join(parts),
         f"The law was fitted without {backtest.left_out_rung} ({text.count(backtest.left_out_block_params)}"
-        " block parameters) and asked for it. Whiskers are 90 % intervals for a new run; on the diagonal the"
+        " block parameters) and asked for it at the end of each of its horizons. Whiskers are 90 % intervals"
+        " for a new run; on the diagonal the"
         f" forecast is right. Lower Brier scores are better.{noise} Verdict of the fit:"
         f" {backtest.verdict.rstrip('.')}.",
         data(_numbers(backtest.cells)) if backtest.cells else None,
@@ -101,8 +102,8 @@ def _diagonal(axes: Panel) -> Markup:
 
 def _cell_name(cell: BacktestCell) -> str:
     return (
-        f"{text.kind_name(cell.family, cell.complexity)}, frequency {text.power(cell.frequency)}, seed"
-        f" {cell.seed}"
+        f"{text.kind_name(cell.family, cell.complexity)}, frequency {text.power(cell.frequency)},"
+        f" {text.count(cell.tokens)} tokens, seed {cell.seed}"
     )
 
 
@@ -150,6 +151,7 @@ def _numbers(cells: list[BacktestCell]) -> Markup:
         [
             text.kind_name(c.family, c.complexity),
             text.power(c.frequency, 3),
+            text.count(c.tokens),
             c.seed,
             text.fixed(c.observed, 3),
             text.fixed(c.predicted, 3),
@@ -162,6 +164,7 @@ def _numbers(cells: list[BacktestCell]) -> Markup:
     columns = [
         "Task kind",
         "Frequency",
+        "Tokens",
         "Seed",
         "Observed",
         "Predicted",
@@ -169,4 +172,4 @@ def _numbers(cells: list[BacktestCell]) -> Markup:
         "P(learned)",
         "Copied",
     ]
-    return table(columns, rows, "Left-out cells, final checkpoint")
+    return table(columns, rows, "Left-out cells at the end of each horizon")

@@ -36,9 +36,10 @@ def figure(ladder: Ladder, known: dict[str, list[Threshold]]) -> Figure:
         "Skill against size and frequency",
         _counts(ladder),
         join(parts),
-        "Each cell is the mean skill over runs at the end of training; a dash was not measured. The heavy"
-        " line parts learned cells from the others. Where the law's even chance lies outside the measured"
-        " frequencies, only its side is given.",
+        "Each cell is the mean skill over runs at the end of each size's longest training; a dash was not"
+        " measured. Only cells injected by one and the same protocol are here. The heavy line parts learned"
+        " cells from the others. Where the law's even chance lies outside the measured frequencies,"
+        " only its side is given.",
     )
 
 
@@ -99,7 +100,7 @@ def _heat(kind: Kind, ladder: Ladder, limits: list[Threshold] | None) -> Markup:
     parts.append(
         tag(
             "text",
-            "Frequency (per token)" if rows * step_y > 125 else "Frequency",
+            "Share" if kind.source else "Frequency (per token)" if rows * step_y > 125 else "Frequency",
             class_="label",
             text_anchor="middle",
             transform=upright,
@@ -132,7 +133,7 @@ def _threshold_table(ladder: Ladder, known: dict[str, list[Threshold]]) -> Marku
     return table(
         columns,
         rows,
-        "Frequency (one instance in so many tokens) at which the law gives an even chance to be learned",
+        "Frequency at which the law gives an even chance to be learned",
     )
 
 

@@ -15,18 +15,27 @@ from mixplan.report.laws import covers, curve
 from mixplan.report.markup import Markup, join
 from mixplan.report.plot import Panel, linear_axis, log_axis
 
+_SOURCES = (
+    " The skill of a source of your own is the share of the gap in held-out bits per byte, between none of it"
+    " and its saturating share, that is closed."
+)
 CURVE_POINTS = 21
+X_LABELS = {False: "Frequency (instances per training token)", True: "Share of the training tokens"}
 
 
 def figure(ladder: Ladder, sizes: Sizes, forecast: Forecast | None) -> Figure:
     """Skill against frequency, one curve a size, one panel a task kind."""
-    x = log_axis(
-        np.concatenate([kind.frequency for kind in ladder.kinds]), "Frequency (instances per training token)"
-    )
+    axes = {
+        source: log_axis(
+            np.concatenate([kind.frequency for kind in ladder.kinds if kind.source is source]), label
+        )
+        for source, label in X_LABELS.items()
+        if any(kind.source is source for kind in ladder.kinds)
+    }
     lows = [kind.low.ravel() for kind in ladder.kinds]
     y = linear_axis(np.concatenate(lows), "Skill (0 = chance, 1 = perfect)", include=[0.0, 1.0], ticks=8)
     panels = [
-        panel(kind.name, _curves(kind, ladder, sizes, forecast, Panel(x, y)), kind=kind.name)
+        panel(kind.name, _curves(kind, ladder, sizes, forecast, Panel(axes[kind.source], y)), kind=kind.name)
         for kind in ladder.kinds
     ]
     drawn = any(covers(forecast, kind) for kind in ladder.kinds)
@@ -46,8 +55,9 @@ def figure(ladder: Ladder, sizes: Sizes, forecast: Forecast | None) -> Figure:
                 grid(panels),
             ]
         ),
-        f"Points are the mean over runs at the end of training, whiskers the lowest and highest run. {law} "
-        f"{_tokens(ladder)}",
+        "Points are the mean over runs at the end of each size's longest training, whiskers the lowest and"
+        f" highest run; only cells injected by one and the same protocol. {law} {_tokens(ladder)}"
+        + (_SOURCES if True in axes else ""),
         data(*(_numbers(kind, ladder) for kind in ladder.kinds)),
     )
 
@@ -81,7 +91,7 @@ def _curves(kind: Kind, ladder: Ladder, sizes: Sizes, forecast: Forecast | None,
 def tips(kind: Kind, r: int, rung: Rung) -> list[str]:
     """Hover text of every frequency of one kind and size, F strings."""
     return [
-        f"{size_name((rung.name, rung.block_params))}\nfrequency {text.power(f)} ({text.one_in(f)})\n"
+        f"{size_name((rung.name, rung.block_params))}\nfrequency {text.power(f)} ({kind.often(float(f))})\n"
         f"skill {text.fixed(kind.skill[i, r])} ({text.plural(int(kind.measured[i, r]), 'measurement')}, "
         f"{text.fixed(kind.low[i, r])} to {text.fixed(kind.high[i, r])})"
         for i, f in enumerate(kind.frequency)

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from mixplan.documents.forecast import Forecast
 from mixplan.documents.table import Table
 from mixplan.report import text
-from mixplan.report.cells import SAME, Ladder, codes, groups, rungs_of
+from mixplan.report.cells import Ladder
+from mixplan.report.choice import ended
 from mixplan.report.figures.base import Figure, Sizes, data, grid, panel, size_name, table
+from mixplan.report.grouping import SAME, codes, groups
 from mixplan.report.markup import Markup, join
 from mixplan.report.plot import Panel, linear_axis, log_axis
 
@@ -30,25 +32,34 @@ class Losses:
     rung: NDArray[np.int64]
     tokens: Array
     loss: Array
+    length: NDArray[np.int64]
+    """Number of the run's nominal length: runs of another length are at another point of their schedule."""
+    ended: NDArray[np.bool_]
+    """At the end of a horizon, with a decayed learning rate."""
     final: NDArray[np.bool_]
-    """The last evaluation of a run that went as far as its rung's longest."""
+    """At the end of its rung's longest horizon."""
 
 
 def losses_of(learning: Table, ladder: Ladder) -> Losses | None:
-    """The LM losses of the table; None when the column is missing or empty."""
+    """The LM losses of the ladder's rungs; None when the column is missing or empty."""
     if "lm_loss" not in learning:
         return None
-    known = learning.where(np.isfinite(learning["lm_loss"]))
+    names = {(rung.name, rung.block_params): number for number, rung in enumerate(ladder.rungs)}
+    pairs = zip(learning["rung"], learning["block_params"].tolist(), strict=True)
+    rung = np.array([names.get((str(name), size), -1) for name, size in pairs], dtype=np.int64)
+    run = codes(learning["rung"], learning["block_params"], learning["run_id"])
+    last = np.zeros(run.max() + 1)
+    np.maximum.at(last, run, learning["tokens"])
+    length, at_end = groups(last)[1][run], ended(learning)
+    known = np.flatnonzero((rung >= 0) & np.isfinite(learning["lm_loss"]))
     if not len(known):
         return None
-    run = codes(known["rung"], known["block_params"], known["run_id"], known["tokens"])
-    first = np.unique(run, return_index=True)[1]
-    once = known.where(first)
-    names = [(rung.name, rung.block_params) for rung in ladder.rungs]
-    own, index = rungs_of(once)
-    at = np.array([names.index(rung) for rung in own], dtype=np.int64)[index]
-    whole = np.array([rung.tokens for rung in ladder.rungs])
-    return Losses(at, once["tokens"], once["lm_loss"], once["tokens"] * SAME >= whole[at])
+    _, first = np.unique(codes(run[known], learning["tokens"][known], at_end[known]), return_index=True)
+    once = known[first]
+    rung, at_end, tokens = rung[once], at_end[once], learning["tokens"][once]
+    whole = np.array([one.tokens for one in ladder.rungs])
+    final = at_end & (tokens * SAME >= whole[rung])
+    return Losses(rung, tokens, learning["lm_loss"][once], length[once], at_end, final)
 
 
 def figure(learning: Table, ladder: Ladder, sizes: Sizes, forecast: Forecast | None) -> Figure | None:
@@ -77,17 +88,19 @@ def figure(learning: Table, ladder: Ladder, sizes: Sizes, forecast: Forecast | N
     ]
     columns = ["Block parameters (rung)", "Tokens", "Mean final loss (nats/token)", "Runs"]
     said = (
-        "Lines are the fitted law of finished runs, on the left at each size's own training length; points"
-        " before the learning rate has decayed may lie above it"
+        "Lines are the fitted law of finished runs, on the left at each size's own training length; faint"
+        " points may lie above it"
         if law
-        else "No loss law was fitted: lines join the means"
+        else "No loss law was fitted: lines join the means, on the right those before the decay"
     )
     return Figure(
         "loss",
         "LM loss on common data",
         _finding(losses, ladder),
         join([sizes.legend(), grid(drawn)]),
-        f"Points are single runs (left) and means over runs (right). {said}.",
+        "Points are single runs at the end of their size's longest training (left) and means over runs of one"
+        " length (right): faint while the learning rate had not decayed, full at the end of a horizon."
+        f" {said}.",
         data(table(columns, rows, "LM loss at the end of training")),
     )
 
@@ -142,19 +155,24 @@ def _by_tokens(losses: Losses, ladder: Ladder, sizes: Sizes, forecast: Forecast 
         own = losses.rung == r
         if not own.any():
             continue
-        tokens, which = groups(losses.tokens[own])
-        mean = np.bincount(which, weights=losses.loss[own]) / np.bincount(which)
-        if forecast is None:
-            marks.append(axes.line(tokens, mean, css))
-        else:
-            fine = np.geomspace(tokens[0], tokens[-1], CURVE_POINTS)
+        if forecast is not None:
+            fine = np.geomspace(losses.tokens[own].min(), losses.tokens[own].max(), CURVE_POINTS)
             marks.append(axes.line(fine, _law(forecast, np.full(CURVE_POINTS, rung.block_params), fine), css))
         name = size_name((rung.name, rung.block_params))
-        tips = [
-            f"{name}\n{text.count(t)} tokens\nLM loss {text.fixed(m, 3)}"
-            for t, m in zip(tokens, mean, strict=True)
-        ]
-        marks.append(axes.dots(tokens, mean, css, tips, radius=2.4))
+        for length, at_end in np.unique(np.column_stack([losses.length, losses.ended])[own], axis=0):
+            part = own & (losses.length == length) & (losses.ended == at_end)
+            tokens, which = groups(losses.tokens[part])
+            mean = np.bincount(which, weights=losses.loss[part]) / np.bincount(which)
+            if forecast is None and not at_end:
+                marks.append(axes.line(tokens, mean, css))
+            when = "end of a horizon" if at_end else "before the decay"
+            tips = [
+                f"{name}\n{text.count(t)} tokens, {when}\nLM loss {text.fixed(m, 3)}"
+                for t, m in zip(tokens, mean, strict=True)
+            ]
+            marks.append(
+                axes.dots(tokens, mean, css if at_end else f"{css} faint", tips, radius=2.4 + at_end)
+            )
     return axes.drawn("LM loss over training, one curve per size.", *marks)
 
 

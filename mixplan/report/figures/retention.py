@@ -1,5 +1,8 @@
 """What is left of an injection after a delay, by size.
 
+Every injection of a run is drawn by itself: late ones have fewer delays before the run's end, so that a mean
+over several would be of others at each delay.
+
 Shape legend: n = rows, M = runs of one rung, D = delays of one rung (tokens, rising).
 """
 
@@ -12,10 +15,10 @@ from numpy.typing import NDArray
 
 from mixplan.documents.table import Table
 from mixplan.report import text
-from mixplan.report.cells import codes, groups, rungs_of
 from mixplan.report.figures.base import Figure, Sizes, data, grid, panel, size_name, table
+from mixplan.report.grouping import codes, groups, rungs_of
 from mixplan.report.markup import Markup, join
-from mixplan.report.plot import Panel, linear_axis, log_axis
+from mixplan.report.plot import Panel, linear_axis, log_axis, log_axis_from_zero
 
 Array = NDArray[np.float64]
 
@@ -25,24 +28,24 @@ NOISE_ERRORS = 2.0  # standard errors from which a mean gain is taken for more t
 
 @dataclass(frozen=True)
 class Decay:
-    """One rung's gain after one kind of injection."""
+    """One rung's gain after one injection."""
 
     rung: tuple[str, float]
     delay: Array
     """Shape (D,), tokens."""
     runs: Array
-    """Mean over the probes of each run, shape (M, D), nats; NaN where not measured."""
+    """Mean over the probes of each run, shape (M, D), nats; all runs were measured at all delays."""
     error: Array
     """Standard error of the mean over all probes, shape (D,), nats; NaN where there is one probe."""
 
     @property
     def gain(self) -> Array:
         """Mean over runs, shape (D,), nats."""
-        return mean_rows(self.runs)
+        return np.asarray(self.runs.mean(axis=0))
 
     def gained(self) -> bool:
         """Whether the peak of the mean gain stands out of the noise."""
-        peak = int(np.nanargmax(self.gain))
+        peak = int(np.argmax(self.gain))
         return bool(self.gain[peak] > np.nan_to_num(NOISE_ERRORS * self.error[peak]))
 
     def kept(self, delay: float) -> Array:
@@ -61,53 +64,79 @@ class Decay:
         return bool(gain < -NOISE_ERRORS * error)  # False where the error is unknown
 
 
-def mean_rows(values: Array) -> Array:
-    """Column means that skip NaN, shape (columns,); NaN where a column has none."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0))
+def figure(retention: Table, sizes: Sizes) -> Figure | None:
+    """Gain against delay after every injection, and the share of the peak left at the longest common delay.
 
-
-def figure(retention: Table, sizes: Sizes) -> Figure:
-    """Gain against delay, and the share of the peak that is left at the longest common delay."""
-    kind = codes(retention["family"], retention["complexity"])
-    parts = [decays(retention.where(kind == k)) for k in range(kind.max() + 1)]
-    first = [int(np.flatnonzero(kind == k)[0]) for k in range(kind.max() + 1)]
-    names = [text.kind_name(str(retention["family"][i]), float(retention["complexity"][i])) for i in first]
-    ordered = sorted(zip(names, parts, strict=True), key=lambda pair: pair[0])
+    None where nothing was measured before the learning rate began to decay.
+    """
+    drawn = [(kind, name, decays(rows)) for kind, name, rows in injections(retention)]
+    ordered = [(kind, name, curves) for kind, name, curves in drawn if curves]
+    if not ordered:
+        return None
     panels = []
-    for name, curves in ordered:
-        panels.append(panel(f"{name}: gain", _gains(name, curves, sizes), kind=name, wide=True))
+    for kind, name, curves in ordered:
+        panels.append(panel(f"{name}: gain", _gains(name, curves, sizes), kind=kind, wide=True))
         panels.append(
-            panel(f"{name}: share of the peak left", _kept(name, curves, sizes), kind=name, wide=True)
+            panel(f"{name}: share of the peak left", _kept(name, curves, sizes), kind=kind, wide=True)
         )
     return Figure(
         "retention",
         "Retention",
-        _finding(ordered),
+        _finding([(name, curves) for _, name, curves in ordered]),
         join([sizes.legend(), grid(panels)]),
         "A burst of a never-seen task, then ordinary training. Gain is the fall of the answer's NLL among the"
         " task's own answers against just before the burst; below zero the model is worse than before. Lines"
-        " are means over runs, faint points single runs. The gain may still grow right after the burst"
-        " (optimizer momentum), so shares refer to its peak; a peak within two standard errors of zero over"
+        " are means over runs, faint points single runs, at the delays that all of them were measured at"
+        " before the learning rate began to decay. Every injection of a run is shown by itself, the earliest"
+        " first. The gain may still grow right after the burst"
+        " (optimizer momentum), so shares refer to its peak, and are 100 % where it was"
+        " growing still; a peak within two standard errors of zero over"
         " the probes counts as noise and has no share.",
-        data(*(_numbers(name, curves) for name, curves in ordered)),
+        data(*(_numbers(name, curves) for _, name, curves in ordered)),
     )
 
 
+def injections(retention: Table) -> list[tuple[str, str, Table]]:
+    """Task kind, name and rows of every injection (the runs' first, second …), without decaying rows."""
+    if "decaying" in retention:
+        retention = retention.where(retention["decaying"] != 1)
+    if not len(retention):
+        return []
+    run, number, many = codes(retention["run_id"]), *np.zeros((2, len(retention)), dtype=np.int64)
+    for own in (run == r for r in range(run.max() + 1)):
+        times, number[own] = np.unique(retention["injected_at_tokens"][own], return_inverse=True)
+        many[own] = len(times)
+    part = codes(retention["family"], retention["complexity"], many, number)
+    out = []
+    for rows in (np.flatnonzero(part == p) for p in range(part.max() + 1)):
+        i = rows[0]
+        kind = text.kind_name(str(retention["family"][i]), float(retention["complexity"][i]))
+        name = f"{kind}, injection {number[i] + 1} of {many[i]}" if many[i] > 1 else kind
+        out.append((kind, name, retention.where(rows)))
+    return sorted(out, key=lambda one: one[:2])
+
+
 def decays(rows: Table) -> list[Decay]:
-    """One `Decay` per rung, smallest first, from the retention rows of one task kind."""
+    """One `Decay` per rung, smallest first, from the rows of one injection.
+
+    Delays at which not every probe of every run of the rung was measured are left out, and rungs without any.
+    """
     named, at = rungs_of(rows)
     out = []
     for r, rung in enumerate(named):
         own = rows.where(at == r)
+        which = groups(own["delay_tokens"])[1]
+        probe = codes(own["run_id"], own["task"])
+        seen = np.zeros((probe.max() + 1, which.max() + 1), dtype=bool)
+        seen[probe, which] = True
+        own = own.where(seen.all(axis=0)[which])
+        if not len(own):
+            continue
         delay, which = groups(own["delay_tokens"])
         run = codes(own["run_id"])
         shape = (int(run.max()) + 1, len(delay))
         cell = run * len(delay) + which
-        seen = np.bincount(cell, minlength=shape[0] * shape[1])
-        with np.errstate(invalid="ignore"):
-            mean = np.bincount(cell, weights=own["gain"], minlength=shape[0] * shape[1]) / seen
+        mean = np.bincount(cell, weights=own["gain"]) / np.bincount(cell)
         out.append(Decay(rung, delay, mean.reshape(shape), _standard_error(own["gain"], which, len(delay))))
     return out
 
@@ -127,21 +156,15 @@ def common_delay(curves: list[Decay]) -> float:
 
 
 def _share_left(delay: Array, gain: Array, at: float) -> float:
-    known = np.isfinite(gain)
-    if not known.any() or np.max(gain[known]) <= 0 or at < delay[known][0] or at > delay[known][-1]:
+    if np.max(gain) <= 0 or at < delay[0] or at > delay[-1]:
         return float("nan")
-    return float(np.interp(np.log1p(at), np.log1p(delay[known]), gain[known]) / np.max(gain[known]))
+    return float(np.interp(np.log1p(at), np.log1p(delay), gain) / np.max(gain))
 
 
 def _gains(name: str, curves: list[Decay], sizes: Sizes) -> Markup:
-    delays = np.concatenate([curve.delay for curve in curves])
-    positive = delays[delays > 0]
-    x = log_axis(positive, "Delay after the burst (tokens)", words=True)
-    zero = x.low  # a delay of zero has no place on a log axis: it stands at the left edge, named
-    if (delays == 0).any() and len(positive):
-        x = log_axis(np.append(positive, positive.min() / 2.5), x.label, words=True)
-        zero = float(positive.min() / 2.5)
-        x = type(x)(x.low, x.high, x.label, True, ((zero, "0"), *(t for t in x.ticks if t[0] > zero * 1.6)))
+    x, zero = log_axis_from_zero(
+        np.concatenate([curve.delay for curve in curves]), "Delay after the burst (tokens)"
+    )
     y = linear_axis(np.concatenate([curve.runs.ravel() for curve in curves]), "Gain (nats)", include=[0.0])
     axes = Panel(x, y, width=520, height=280)
     marks = [axes.level(0.0, "zero")]
@@ -212,11 +235,7 @@ def _ends(curves: list[Decay]) -> list[Decay]:
 def _finding(ordered: list[tuple[str, list[Decay]]]) -> str:
     name, curves = ordered[0]
     said = _words(curves)
-    return (
-        said
-        if len(ordered) == 1
-        else f"{said[:-1]} ({name}; {text.plural(len(ordered) - 1, 'other kind')} below)."
-    )
+    return said if len(ordered) == 1 else f"{said[:-1]} ({name}; {len(ordered) - 1} more below)."
 
 
 def _numbers(name: str, curves: list[Decay]) -> Markup:
