@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ladders import write_ladder
+from ladders import TINY, write_ladder
 
 from mixplan.calibrate.model import build_model, token_loss
+from mixplan.calibrate.prepared import prepare
 from mixplan.calibrate.probes import learning
 from mixplan.calibrate.probes.bursts import burst_problems
 from mixplan.calibrate.probes.contexts import Contexts, held_out_contexts
@@ -254,6 +255,19 @@ def test_bursts_that_overlap_or_meet_the_decay_are_told_before_training() -> Non
     assert "at 0.2 of 40 steps" in message and "into the next" in message
     (message,) = burst_problems(Retention(at_fractions=[0.75], burst_steps=7), 40, 4, "run")
     assert "at 0.75 of 40 steps" in message and "after step 36" in message
+
+
+def test_a_burst_in_the_decay_of_a_branch_is_said(tmp_path) -> None:
+    # Branches leave after 18 and 36 of 80 steps and end after 20 and 40; bursts last two steps.
+    horizons = {"tokens": [20 * 256, 40 * 256, 80 * 256]}
+    for fractions, ends in (([0.2, 0.25, 0.425, 0.5], []), ([0.2125], [20]), ([0.2375, 0.4875], [20, 40])):
+        retention = {"at_fractions": fractions, "instances": 4, "burst_steps": 2, "replicas": 1}
+        path = write_ladder(tmp_path / str(fractions[0]), horizons=horizons, ladder=[TINY],
+                            probes={"retention": retention, "interference": None})  # fmt: skip
+        _, notes = prepare(load(path, CalibrationSpec), path.parent, path.parent / "out")
+        said = [note for note in notes if "retention burst" in note]
+        assert len(said) == len(ends)
+        assert all(f"ends after step {end}," in note for end, note in zip(ends, said, strict=True))
 
 
 def test_contexts_are_pieces_of_held_out_text() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from mixplan.calibrate.engines.resources import engine_problems
 from mixplan.calibrate.injection import MUCH_INJECTED, injected_share
 from mixplan.calibrate.placement import overfull
-from mixplan.calibrate.probes.bursts import burst_problems, first_steps
+from mixplan.calibrate.probes.bursts import burst_notes, burst_problems, first_steps
 from mixplan.calibrate.runs import RunSpec
 from mixplan.calibrate.schedule import Schedule
 from mixplan.calibrate.source_mix import fullest_step, share_schedules
@@ -76,6 +76,7 @@ def check_fit(prepared: Prepared) -> list[str]:
         problems += _share_problems(run, share)
         if probe is not None:
             problems += burst_problems(probe, run.steps, run.decay_steps, run.run_id)
+            notes += burst_notes(probe, run)
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     return list(dict.fromkeys(notes))

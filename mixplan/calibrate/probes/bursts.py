@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from mixplan.calibrate.runs import RunSpec
 from mixplan.documents.calibration_spec import Retention
 
 
@@ -35,6 +36,22 @@ def burst_problems(probe: Retention, steps: int, decay_steps: int, run_id: str) 
             f"{steps - decay_steps}; inject earlier, or spread the burst over fewer steps"
         )
     return found
+
+
+def burst_notes(probe: Retention, run: RunSpec) -> list[str]:
+    """Branches that read a burst while their learning rate decays.
+
+    Their retention is measured on the trunk; but what they say of skill and LM loss at their horizon is not
+    what a run of that length without a burst there would say.
+    """
+    return [
+        f"in runs of {run.steps} steps the retention burst after step {first} falls into the decay of the branch "
+        f"that ends after step {branch.end_step}, whose skill and LM loss it enters; move "
+        "probes.retention.at_fractions"
+        for branch in run.branches
+        for first in first_steps(probe, run.steps)
+        if first < branch.end_step and first + probe.burst_steps > branch.fork_step
+    ]
 
 
 def first_steps(probe: Retention, steps: int) -> Sequence[int]:
