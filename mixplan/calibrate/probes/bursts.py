@@ -45,8 +45,8 @@ def burst_notes(probe: Retention, run: RunSpec) -> list[str]:
     what a run of that length without a burst there would say.
     """
     return [
-        f"in runs of {run.steps} steps the retention burst after step {first} falls into the decay of the branch "
-        f"that ends after step {branch.end_step}, whose skill and LM loss it enters; move "
+        f"in runs of {run.steps} steps the retention burst after step {first} falls into the decay of the "
+        f"branch that ends after step {branch.end_step}, whose skill and LM loss it enters; move "
         "probes.retention.at_fractions"
         for branch in run.branches
         for first in first_steps(probe, run.steps)
