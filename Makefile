@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints-cpu.txt
 quickstart: install
 	$(BIN)/python examples/quickstart/run.py quickstart
 
-test: install browser slurm
+test: browser slurm install
 	$(BIN)/python -m pytest
 
 lint: install

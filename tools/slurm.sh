@@ -10,17 +10,24 @@ set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 export LC_ALL=C
 
-complete() { command -v slurmctld && command -v slurmd && command -v sbatch && command -v munged; }
+complete() {
+    for name in slurmctld slurmd sbatch squeue scontrol munged ps pgrep; do
+        command -v "$name" > /dev/null || return 1
+    done
+}
 
 install() {
-    if complete > /dev/null; then return 0; fi
+    if complete; then return 0; fi
     if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null 2>&1; then
         echo "installing slurm-wlm and munge for the tests of the Slurm engine"
+        # A source that cannot be reached must not keep the others from being used.
+        apt-get update -qq || true
         # The daemons are for the tests to start, not for the machine to run.
-        if apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y -qq --no-install-recommends slurm-wlm munge procps > /dev/null; then return 0; fi
+        RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o DPkg::Lock::Timeout=300 \
+            --no-install-recommends slurm-wlm munge procps > /dev/null || true
+        if complete; then return 0; fi
     fi
-    echo "WARNING: no Slurm here, so the tests of the Slurm engine are SKIPPED: install slurm-wlm and munge" >&2
+    echo "WARNING: no Slurm here, so the tests of the Slurm engine are SKIPPED: install slurm-wlm, munge, procps" >&2
 }
 
 free_ports() {
