@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from mixplan.calibrate.tasks import Task, dependence_cells, make_cells, make_probe_tasks, reserved_symbols
 from mixplan.calibrate.tasks.base import chance
+from mixplan.documents import Table
 from mixplan.documents.calibration_spec import CalibrationSpec
 from mixplan.errors import InputError
+from mixplan.laws.evidence import standard_rows
 
 HERE = Path(".")
 
@@ -82,14 +84,25 @@ def test_more_unique_instances_than_there_are() -> None:
 @pytest.mark.parametrize(
     ("injection", "even", "gap"),
     [
-        ({"spacing": "poisson"}, "poisson", "gap 64 steps"),
+        ({"spacing": "poisson"}, "poisson", "gap 64 steps, poisson"),
         ({"placement": "start"}, "start", "gap 64 steps, start"),
-        ({"spacing": "poisson", "placement": "aligned"}, "poisson, aligned", "gap 64 steps, aligned"),
+        (
+            {"spacing": "poisson", "placement": "aligned"},
+            "poisson, aligned",
+            "gap 64 steps, poisson, aligned",
+        ),
     ],
 )
 def test_the_protocol_names_the_injection(injection: dict[str, str], even: str, gap: str) -> None:
     made = cells_of(spec(grid("comparison", 4, gaps_steps=[1, 64]), injection=injection))
     assert [cell.protocol for cell in made] == [even, gap]
+    # A ladder can be fitted: by the cells without a gap.
+    protocols = Table({
+        "protocol": np.array([cell.protocol for cell in made], dtype=object),
+        **{name: np.array(["x", "y"]) for name in ("run_id", "family", "complexity", "task", "frequency")},
+    })  # fmt: skip
+    kept, _ = standard_rows(protocols, "learning")
+    assert list(kept["protocol"]) == [even]
 
 
 def test_the_same_cell_twice_is_refused() -> None:

@@ -178,7 +178,8 @@ def _protocol(spec: CalibrationSpec, gap_steps: int, unique: int | None, alone: 
     departures = [
         f"gap {gap_steps} steps" if gap_steps > 1 else "",
         f"{unique} unique instances" if unique is not None else "",
-        "poisson" if spec.injection.spacing == "poisson" and gap_steps == 1 else "",
+        # Of bursts too: laws are fitted by the protocol that all others of a ladder only add to.
+        spec.injection.spacing if spec.injection.spacing != "even" else "",
         spec.injection.placement if spec.injection.placement != "anywhere" else "",
         "alone" if alone else "",
     ]
