@@ -54,8 +54,8 @@ class Mixture:
         if not problems and self.tasks * self.block > self.dim:
             problems.append(
                 f"{self.tasks} tasks × block {self.block} = {self.tasks * self.block} directions do not "
-                f"fit into dim {self.dim}: blocks are orthogonal to one another; use fewer tasks, a smaller block, "
-                f"or dim {self.tasks * self.block} and more"
+                f"fit into dim {self.dim}: blocks are orthogonal to one another; use fewer tasks, a smaller "
+                f"block, or dim {self.tasks * self.block} and more"
             )
         spectra = [("spectrum exponent", value) for value in dict.fromkeys(self.spectrum_exponents)]
         problems += [

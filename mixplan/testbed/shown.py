@@ -45,3 +45,37 @@ def theory_table(mixture: Mixture, features: int) -> Shown:
         for k, prior in enumerate(mixture.priors())
     ]
     return title, columns, rows
+
+
+def findings_tables(found: dict[str, dict[str, Any]]) -> list[Shown]:
+    """Each part's findings as tables."""
+    shown: list[Shown] = []
+    for part, said in found.items():
+        if "transitions" in said:
+            rows = [list(row.values()) for row in said["transitions"]]
+            columns = ["task", "critical width", "on the grid", "measured", "grid steps off"]
+            shown.append((f"{part}: width at which a task's first feature is captured", columns, rows))
+        if "order" in said:
+            order = said["order"]
+            rows = [
+                [axis, order[f"{axis}_by_utility"], order[f"{axis}_by_frequency"]]
+                for axis in ("width", "time")
+            ]
+            title = f"{part}: rank correlation of what is learned first"
+            shown.append((title, ["order in", "with utility", "with frequency"], rows))
+        if "evicted" in said:
+            rows = [
+                [row["width"], len(row["tasks"]), row["highest_skill"], row["mean_skill"]]
+                for row in said["evicted"]
+            ]
+            columns = ["width", "tasks left out", "highest signal", "mean signal"]
+            title = f"{part}: normalised signal of tasks the optimum leaves out (0: random)"
+            shown.append((title, columns, rows))
+        if "retention" in said:
+            gaps = sorted({row["gap_steps"] for row in said["retention"]})
+            by_cell = {(row["width"], row["gap_steps"]): row["skill"] for row in said["retention"]}
+            widths = sorted({width for width, _ in by_cell})
+            rows = [[width, *(by_cell[width, gap] for gap in gaps)] for width in widths]
+            columns = ["width", *(f"gap {gap}" for gap in gaps)]
+            shown.append((f"{part}: final normalised signal of the rarest task", columns, rows))
+    return shown
