@@ -3,8 +3,8 @@
     python benchmarks/reproduction.py MEASUREMENTS
 
 A trend in size is a line through the means of the runs, one in frequency or gap the mean of the runs' own
-slopes; each with its 95 % t-interval: "seen" where that lies on the paper's side of zero, "the opposite" where
-it lies on the other, "not shown" where it holds zero.
+slopes within kinds of task; each with its 95 % t-interval: "seen" where that lies on the paper's side of
+zero, "the opposite" where it lies on the other, "not shown" where it holds zero.
 """
 
 from __future__ import annotations
@@ -137,14 +137,11 @@ def retention(measured: Measurements) -> Iterable[str]:
              for delay, at in ((d, kept.where(kept["delay_tokens"] == d)) for d in shown)],
         )  # fmt: skip
         yield ""
-        last = kept.where(kept["delay_tokens"] == _last_common(kept))
-        yield _trend(
-            f"Share left after {_last_common(kept):.3g} tokens against ln size",
-            last,
-            "block_params",
-            "share",
-            +1,
-        )
+        for delay in _common_delays(kept)[-3:]:
+            at = kept.where(kept["delay_tokens"] == delay)
+            yield _trend(
+                f"Share left after {delay:.3g} tokens against ln size", at, "block_params", "share", +1
+            )
         yield ""
 
 
@@ -197,16 +194,17 @@ def features(measured: Measurements) -> Iterable[str]:
     for (feature,), own in _groups(table, ("feature",)):
         best = _best_layer(own)
         rungs = _rungs(best)
-        yield f"{feature} above its null, best layer, mean over seeds:"
+        null = _mean(best, "null")
+        yield f"{feature}, layer with the largest value, mean over seeds (mean of its null: {null}):"
         yield ""
         yield from _markdown(
             ["complexity", "frequency", *rungs],
-            [[f"{c:g}", f"{f:.2g}", *(_mean(cell.where(cell["rung"] == rung), "above") for rung in rungs)]
+            [[f"{c:g}", f"{f:.2g}", *(_mean(cell.where(cell["rung"] == rung), "value") for rung in rungs)]
              for (c, f), cell in _groups(best, ("complexity", "frequency"))],
         )  # fmt: skip
         yield ""
-        yield _trend(f"{feature} against ln size", best, "block_params", "above", +1)
-        yield _trend(f"{feature} against ln frequency", best, "frequency", "above", +1)
+        yield _trend(f"{feature} against ln size", best, "block_params", "value", +1)
+        yield _trend(f"{feature} against ln frequency", best, "frequency", "value", +1)
         yield ""
 
 
@@ -236,17 +234,29 @@ def peel_off(measured: Measurements) -> Iterable[str]:
 def _trend(what: str, table: Table, x: str, y: str, sign: int) -> str:
     keep = np.isfinite(table[y])
     table = table.where(keep)
-    runs = [rows for _, rows in _groups(table, ("rung", "seed"))]
+    runs = [rows for _, rows in _groups(table, ("block_params", "seed"))]
     if x == "block_params":
         size = np.log([rows[x][0] for rows in runs])
         mean, error, degrees = _line(size, np.array([rows[y].mean() for rows in runs]))
     else:
-        slopes = [np.polyfit(np.log(rows[x]), rows[y], 1)[0] for rows in runs if len(np.unique(rows[x])) > 1]
+        slopes = [slope for rows in runs if not np.isnan(slope := _within_kinds(rows, x, y))]
+        if len(slopes) < 2:
+            return f"- {what}: nothing to compare"
         mean, degrees = float(np.mean(slopes)), len(slopes) - 1
         error = float(np.std(slopes, ddof=1) / np.sqrt(len(slopes)))
     half = float(student.ppf(0.975, degrees)) * error
     verdict = "seen" if sign * mean > half else "the opposite" if sign * mean < -half else "not shown"
     return f"- {what}: slope {mean:+.3g} ± {half:.2g} over {len(runs)} runs: **{verdict}**"
+
+
+def _within_kinds(rows: Table, x: str, y: str) -> float:
+    """Slope of y on ln x within families and complexities, which start at different levels; else NaN."""
+    kinds = [own for _, own in _groups(rows, ("family", "complexity"))]
+    centred = [np.log(own[x]) - np.log(own[x]).mean() for own in kinds]
+    spread = sum(float(c @ c) for c in centred)
+    return (
+        sum(float(c @ own[y]) for c, own in zip(centred, kinds, strict=True)) / spread if spread else np.nan
+    )
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, int]:
@@ -308,21 +318,20 @@ def _kept(table: Table, column: str) -> Table:
     )
 
 
-def _last_common(kept: Table) -> float:
-    """The longest delay that every rung and seed has."""
+def _common_delays(kept: Table) -> list[float]:
+    """The delays that every rung and seed has, shortest first."""
     held = [set(rows["delay_tokens"]) for _, rows in _groups(kept, ("rung", "seed"))]
-    return float(max(set.intersection(*held)))
+    return sorted(float(delay) for delay in set.intersection(*held))
 
 
 def _best_layer(table: Table) -> Table:
     best = []
-    above = table["value"] - table["null"]
     for _, rows in _groups(
         Table({**table.columns, "row": np.arange(len(table)).astype(float)}), ("run_id", "task")
     ):
         indices = rows["row"].astype(int)
-        best.append(indices[int(np.argmax(above[indices]))])
-    return Table({**table.where(np.array(best)).columns, "above": above[np.array(best)]})
+        best.append(indices[int(np.argmax(table["value"][indices]))])
+    return table.where(np.array(best))
 
 
 def _groups(table: Table, names: Sequence[str]) -> list[tuple[tuple, Table]]:
