@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixplan.documents.measurements import TEXT_COLUMNS
@@ -101,6 +101,7 @@ def test_kinds_are_ordered_by_family_and_complexity() -> None:
     assert [(k.family, k.complexity) for k in ladder_of(table, 0.8).kinds] == [("a", 8), ("b", 4), ("b", 16)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-8, 1.0), min_size=1, max_size=40))
 def test_groups_keep_order_and_hold_only_neighbours(values: list[float]) -> None:
     given_values = np.array(values)
