@@ -1,4 +1,4 @@
-"""A throw-away Slurm for tests: two nodes on this machine, gone afterwards."""
+"""A throw-away Slurm for tests: some nodes on this machine, gone afterwards."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ _PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 def missing() -> str | None:
     """Why there can be no Slurm here; None when there can."""
-    absent = [
-        name for name in ("slurmctld", "slurmd", "sbatch", "munged") if not shutil.which(name, path=_PATH)
-    ]
+    needed = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "munged", "ps", "pgrep")
+    absent = [name for name in needed if not shutil.which(name, path=_PATH)]
     if absent:
         return f"NO SLURM here, its engine is NOT TESTED: no {', '.join(absent)}; run tools/slurm.sh install"
     return None
@@ -58,10 +57,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(folder: Path, nodes: int = 2) -> Iterator[Cluster]:
     """Start it, point SLURM_CONF at it, and end every process of it afterwards."""
     started = subprocess.run(
-        ["sh", SCRIPT, "start", folder, "2"], capture_output=True, text=True, check=False
+        ["sh", SCRIPT, "start", folder, str(nodes)], capture_output=True, text=True, check=False
     )
     assert started.returncode == 0, started.stderr
     before = os.environ.get("SLURM_CONF")
@@ -75,8 +74,8 @@ def cluster(folder: Path) -> Iterator[Cluster]:
             os.environ["SLURM_CONF"] = before
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
-    """Wait until a condition holds and return what it gave."""
+def until(true: Callable[[], Any], what: str, seconds: float = 300.0) -> Any:
+    """Wait until a condition holds and return what it gave; patiently, since machines may be busy."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := true():

@@ -55,9 +55,7 @@ def find_slots(engine: Engine, slots: int | None = None) -> list[Slot]:
     Raises:
         InputError: device `cuda` was asked for and there is none, or one run needs more slots than there are.
     """
-    import torch
-
-    gpus = torch.cuda.device_count() if engine.device != "cpu" else 0
+    gpus = _gpus() if engine.device != "cpu" else 0
     if engine.device == "cuda" and gpus == 0:
         raise InputError("engine.device is cuda, but torch sees no GPU here; use auto or cpu")
     wanted = slots or engine.slots or gpus or cpu_slots(engine)
@@ -71,6 +69,12 @@ def find_slots(engine: Engine, slots: int | None = None) -> list[Slot]:
     if gpus:
         return [Slot("cuda", index % gpus, engine.threads_per_slot) for index in range(wanted)]
     return [Slot("cpu", None, engine.threads_per_slot)] * wanted
+
+
+def _gpus() -> int:
+    import torch  # takes a second, which device cpu need not wait for
+
+    return torch.cuda.device_count()
 
 
 def cpu_slots(engine: Engine) -> int:
