@@ -80,7 +80,7 @@ class Part:
         return sorted({min(step, self.steps) for step in [*doubling, self.steps]})
 
     def injections(self, gap: int) -> list[int]:
-        """Steps whose injection is followed: the last in each third of the run with its whole gap after it."""
+        """Steps whose injection is followed: the last in each third of the run, its gap after it."""
         if gap == SPREAD:
             return []
         last = (self.steps // gap) * gap
@@ -106,15 +106,22 @@ def checked(parts: Sequence[Part]) -> list[Part]:
 
 def quick() -> list[Part]:
     """Every protocol at a size that a laptop trains in less than a minute."""
-    mixed = Mixture(12, 4, 128, 1.5, (3.0, 0.5, 1.5) * 4)
+    mixed = Mixture(12, 6, 128, 1.0, (0.3, 1.0, 4.0) * 4)
     sweep = Part(
-        SWEEP, mixed, (2, 3, 4, 6, 8, 12, 16, 24, 32), (0, 1, 2), 2000, 256, Schedule(0.01, 100, 0.01), False
+        SWEEP,
+        mixed,
+        (2, 3, 4, 6, 8, 12, 16, 24, 32, 48),
+        (0, 1, 2),
+        2000,
+        256,
+        Schedule(0.01, 100, 0.01),
+        False,
     )
     rare = Mixture(8, 2, 64, 2.5, (2.0,))
     return [
         sweep,
         replace(
-            sweep, name=LONG, widths=(3, 8), seeds=(0,), steps=LONGER * sweep.steps, protocol="long horizon"
+            sweep, name=LONG, widths=(3, 12), seeds=(0,), steps=LONGER * sweep.steps, protocol="long horizon"
         ),
         Part(GAPS, rare, (4, 13, 20), (0, 1, 2), 2000, 64, sweep.schedule, True, (8, 32, 128)),
     ]

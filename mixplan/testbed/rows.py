@@ -47,7 +47,7 @@ class Stage:
         self.complexities = mixture.complexities()
         self.frequent = mixture.frequent()
         self.before: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
-        """By stack, setting and injection: loss and signal of the rarest task, shape (S, R of the setting)."""
+        """By stack, setting and injection: loss and signal of the rarest task, shape (S, its R)."""
         self.watched = [
             (setting, gap, step, set(part.delays(gap)))
             for setting, gap in enumerate(part.gaps)
@@ -56,7 +56,7 @@ class Stage:
         ]
 
     def evaluate(self, rows: Rows, students: Students, optimizer: AdamW, step: int) -> None:
-        """Append what all models of a stack know after so many steps, and what common ones do to others."""
+        """Append what a stack knows after so many steps, and its conflicts."""
         share = measures.signals(students, self.target)
         signal = measures.task_signals(share, self.target).clamp(0, 1).cpu().numpy()
         first = share[..., 0].clamp(0, 1).cpu().numpy()
