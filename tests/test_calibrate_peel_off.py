@@ -23,7 +23,7 @@ def row(rung: str, tokens: int, lm_loss: float, choice_nll: float, **changes: An
     }  # fmt: skip
 
 
-LARGE = [row("large", 100, 3.0, 0.7), row("large", 200, 2.0, 0.5), row("large", 300, 1.0, 0.1, decayed=1)]
+LARGE = [row("large", 100, 3.0, 0.7), row("large", 200, 2.0, 0.5), row("large", 300, 1.0, 0.1)]
 
 
 def excess(rows: list[dict[str, Any]], rung: str) -> list[float | None]:
@@ -54,7 +54,7 @@ def test_runs_of_the_largest_size_are_averaged_where_they_went() -> None:
     assert excess([*small, *LARGE, *other], "small") == pytest.approx([0.9 - 0.65, 0.9 - 0.2])
 
 
-def test_other_protocols_other_cells_and_ends_of_branches_do_not_enter() -> None:
+def test_other_protocols_other_cells_and_decayed_models_do_not_enter() -> None:
     small = [row("small", 100, 2.0, 0.6), row("small", 300, 1.5, 0.6)]
     foreign = [
         row("large", 150, 2.0, 9.0, protocol="gap 8 steps"),
@@ -63,7 +63,8 @@ def test_other_protocols_other_cells_and_ends_of_branches_do_not_enter() -> None
         row("large", 160, None, 9.0),  # type: ignore[arg-type]
     ]
     branch = row("small", 200, 1.2, 0.1, decayed=1)
-    assert excess([*small, branch, *LARGE, *foreign], "small") == pytest.approx([0.1, 0.3])
+    end = row("small", 400, 1.1, 0.1, decayed=1)
+    assert excess([*small, branch, end, *LARGE, *foreign], "small") == pytest.approx([0.1, 0.3])
 
 
 def test_the_table_survives_being_written_and_read(tmp_path) -> None:

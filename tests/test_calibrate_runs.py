@@ -218,3 +218,12 @@ def test_collect_and_status_without_a_ladder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished run yet"):
         collect(tmp_path / "new" / "out")
     assert Prepared.read(tmp_path / "new" / "out").facts["corpus_train_tokens"] > 0
+
+
+def test_runs_that_are_not_asked_for_any_more_are_said(tmp_path: Path) -> None:
+    path = write_ladder(tmp_path)
+    out = tmp_path / "runs"
+    prepare(load(path, CalibrationSpec), tmp_path, out)
+    longer = load(write_ladder(tmp_path, horizons={"tokens": [20480]}), CalibrationSpec)
+    _, notes = prepare(longer, tmp_path, out)
+    assert [note for note in notes if "small-10240t-s0, tiny-10240t-s0" in note and "stay out" in note]

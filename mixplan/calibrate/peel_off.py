@@ -1,8 +1,8 @@
 """Peel-off: a size's loss on a task against that of the largest size at the same LM loss.
 
 Sizes that only need more samples go along one curve of task loss against LM loss; a size that will plateau
-leaves it early (arXiv 2605.29548). Only cells of the standard protocol, and only the trunk: its evaluations
-and the end of the run. A branch's decayed LM loss belongs to another point of its own curve.
+leaves it early (arXiv 2605.29548). Only cells of the standard protocol, and only the trunk before its decay:
+the LM loss falls with the learning rate, so that a decayed model belongs to another curve.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def peel_off(learning: Rows) -> list[dict[str, Any]]:
     Args:
         learning: rows of the learning table, smallest rung first.
     """
-    used = _trunk([row for row in learning if _measured(row)])
+    used = [row for row in learning if _measured(row)]
     sizes = {row["block_params"] for row in used}
     if len(sizes) < 2:
         return []
@@ -57,15 +57,7 @@ def peel_off(learning: Rows) -> list[dict[str, Any]]:
 
 def _measured(row: dict[str, Any]) -> bool:
     known = row.get("lm_loss") is not None and row.get("choice_nll") is not None
-    return known and (row.get("protocol") or STANDARD) == STANDARD
-
-
-def _trunk(rows: Rows) -> Rows:
-    """Without the ends of branches: decayed, but not at the end of the run."""
-    last: dict[str, float] = {}
-    for row in rows:
-        last[row["run_id"]] = max(row["tokens"], last.get(row["run_id"], 0))
-    return [row for row in rows if not row.get("decayed") or row["tokens"] == last[row["run_id"]]]
+    return known and not row.get("decayed") and (row.get("protocol") or STANDARD) == STANDARD
 
 
 def _cell(row: dict[str, Any]) -> tuple[Any, ...]:

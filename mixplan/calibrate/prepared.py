@@ -160,6 +160,7 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
     longest = max(run.tokens * (1 - sum(run.shares.values())) for run in prepared.runs())
     note = repetition_note(prepared.facts["corpus_train_tokens"], round(longest))
     notes += [note] if note else []
+    notes += _left_over(prepared)
     for run in prepared.runs():
         if not (prepared.folder(run).path / "run.json").is_file():
             prepared.folder(run).create(run)
@@ -179,6 +180,18 @@ def prepare(spec: CalibrationSpec, base: Path, out: Path) -> tuple[Prepared, lis
         },
     )
     return prepared, notes
+
+
+def _left_over(prepared: Prepared) -> list[str]:
+    """Runs of the folder that the specification no longer asks for: kept, but in no table."""
+    wanted = {run.run_id for run in prepared.runs()}
+    there = {path.parent.name for path in (prepared.out / "runs").glob("*/run.json")}
+    if not there - wanted:
+        return []
+    return [
+        f"{len(there - wanted)} run(s) in {prepared.out} are not part of this calibration any more and stay "
+        f"out of its tables: {', '.join(sorted(there - wanted))}"
+    ]
 
 
 def _changed(before: CalibrationSpec, now: CalibrationSpec) -> list[str]:
