@@ -105,7 +105,7 @@ def test_the_laws_and_the_report_run_on_it(tmp_path: Path) -> None:
 
     ran("run", "--steps", "150", "--only", "sweep", "--only", "gaps", "-o", str(tmp_path))
     tables = read_measurements(tmp_path / "measurements")
-    calibration = fit_calibration(tables, learned_skill=tables.learned_skill, draws=5, seed=0)
+    calibration = fit_calibration(tables, learned_skill=tables.learned_skill, draws=20, seed=0)
     assert calibration.backtest is not None and calibration.learned_skill == 0.5
     slopes = dict(zip(calibration.learning.parameters, calibration.learning.values, strict=True))
     assert slopes["log_block_params"] > 0.5 and slopes["log_frequency"] > 0.5

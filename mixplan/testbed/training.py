@@ -5,7 +5,7 @@ Shape legend: S = seeds, R = models of a seed in a stack, Q = gaps, K = tasks, F
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +38,48 @@ class Stack:
         self.optimizer = AdamW((self.students.encoder, self.students.decoder))
 
 
+class Trainer:
+    """All models of a part; its state is theirs, the generators' and the number of steps done."""
+
+    def __init__(self, part: Part, target: Targets, device: str) -> None:
+        self.part, self.target, self.device = part, target, device
+        self.stacks = [
+            Stack(fresh(part.mixture, widths, len(part.gaps), part.seeds, device))
+            for widths in stacks(part.widths)
+        ]
+        self.done = 0
+        self._priors = part.mixture.priors()
+        self._counts = np.random.default_rng(list(part.seeds))
+        self._inputs = [torch.Generator(device).manual_seed(seed) for seed in part.seeds]
+
+    def step(self) -> None:
+        """Train every model on one more batch; models of one seed and gap see the same samples."""
+        self.done += 1
+        gradients = self._sampled() if self.part.sampled else self._expected()
+        for stack in self.stacks:
+            both = stack.students.encoder, stack.students.decoder
+            stack.optimizer.step(both, gradients(stack.students), self.done, self.part.schedule)
+
+    def _expected(self) -> Callable[[Students], tuple[Tensor, Tensor]]:
+        shares = batches.weights(self._priors, self.part.gaps, self.part.batch, self.done)
+        weight = self._tensor(shares).repeat_interleave(self.part.mixture.block, dim=1)
+        return lambda students: expected_gradients(students, self.target, weight[list(students.settings)])
+
+    def _sampled(self) -> Callable[[Students], tuple[Tensor, Tensor]]:
+        part = self.part
+        batch = batches.draw(self._priors, part.gaps, part.batch, self.done, self._counts)
+        counts = batch.counts.tolist()
+        shape = (sum(counts), part.mixture.dim)
+        inputs = torch.stack([torch.randn(shape, generator=own, device=self.device) for own in self._inputs])
+        weight = self._tensor(batch.seen)
+        return lambda students: sampled_gradients(
+            students, self.target, inputs, counts, weight[list(students.settings)]
+        )
+
+    def _tensor(self, values: batches.FloatArray) -> Tensor:
+        return torch.from_numpy(values).to(self.device, torch.float32)
+
+
 def train(part: Part, device: str, progress: Callable[[int, Rows], None]) -> Rows:
     """Train every model of a part and measure it.
 
@@ -50,56 +92,15 @@ def train(part: Part, device: str, progress: Callable[[int, Rows], None]) -> Row
         Rows of the learning, retention and interference tables.
     """
     target = targets(part.mixture, 0, device)
-    built = [
-        Stack(fresh(part.mixture, widths, len(part.gaps), part.seeds, device))
-        for widths in stacks(part.widths)
-    ]
-    rows, stage = Rows(), Stage(part, target, device)
+    rows, stage, trainer = Rows(), Stage(part, target, device), Trainer(part, target, device)
+    students = [stack.students for stack in trainer.stacks]
     evaluations = set(part.evaluations())
-    feed = _Feed(part, device)
+    stage.follow(rows, students, 0)
     for step in range(1, part.steps + 1):
-        stage.follow(rows, [stack.students for stack in built], step - 1)
-        for stack, gradients in feed.gradients([stack.students for stack in built], target, step, built):
-            stack.optimizer.step(
-                (stack.students.encoder, stack.students.decoder), gradients, step, part.schedule
-            )
+        trainer.step()
+        stage.follow(rows, students, step)
         if step in evaluations:
-            for stack in built:
+            for stack in trainer.stacks:
                 stage.evaluate(rows, stack.students, stack.optimizer, step)
             progress(step, rows)
-    stage.follow(rows, [stack.students for stack in built], part.steps)
     return rows
-
-
-class _Feed:
-    """The gradients of a part's steps; its state is that of its generators."""
-
-    def __init__(self, part: Part, device: str) -> None:
-        self.part, self.device = part, device
-        self.priors = part.mixture.priors()
-        self.counts = np.random.default_rng(list(part.seeds))
-        self.inputs = [torch.Generator(device).manual_seed(seed) for seed in part.seeds]
-
-    def gradients(
-        self, students: list[Students], target: Targets, step: int, built: list[Stack]
-    ) -> Iterator[tuple[Stack, tuple[Tensor, Tensor]]]:
-        """Of every stack in turn: the samples of a step are the same for all models of a seed."""
-        part = self.part
-        if not part.sampled:
-            shares = batches.weights(self.priors, part.gaps, part.batch, step)
-            weight = self._tensor(shares).repeat_interleave(part.mixture.block, dim=1)
-            for stack, its in zip(built, students, strict=True):
-                yield stack, expected_gradients(its, target, weight[list(its.settings)])
-            return
-        batch = batches.draw(self.priors, part.gaps, part.batch, step, self.counts)
-        shape = (int(batch.counts.sum()), part.mixture.dim)
-        inputs = torch.stack([torch.randn(shape, generator=own, device=self.device) for own in self.inputs])
-        seen = self._tensor(batch.seen)
-        for stack, its in zip(built, students, strict=True):
-            yield (
-                stack,
-                sampled_gradients(its, target, inputs, batch.counts.tolist(), seen[list(its.settings)]),
-            )
-
-    def _tensor(self, values: batches.FloatArray) -> Tensor:
-        return torch.from_numpy(values).to(self.device, torch.float32)
