@@ -29,6 +29,7 @@ from mixplan.report.figures import (
     protocols,
     retention,
     skills,
+    testbed,
     verification,
 )
 from mixplan.report.figures.base import Figure, Sizes
@@ -99,6 +100,7 @@ def _figures(
         if ladder:
             found += [learning.figure(ladder, sizes, forecast), heat.figure(ladder, limits)]
             found.append(protocols.figure(measured.learning, sizes))
+        found.append(testbed.figure(measured, sizes))
         found += [
             draw(rows, sizes)
             for rows, draw in (
