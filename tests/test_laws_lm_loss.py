@@ -139,3 +139,14 @@ def test_jacobian_is_that_of_the_residuals(monkeypatch: pytest.MonkeyPatch) -> N
     at = np.array([0.3, -1.0, -0.8, -1.5, -1.2, 0.1])
     numeric = np.column_stack([approx_fprime(at, lambda z, i=i: residuals(z)[i], 1e-7) for i in range(14)]).T
     assert np.allclose(jacobian(at), numeric, rtol=1e-4, atol=1e-3)
+
+
+def test_an_exponent_that_ran_off_is_named_as_it_was_used() -> None:
+    # Losses that have converged say nothing of tokens: a draw's exponent may wander far, and e^β overflows.
+    n, d = np.array([-1.0, 0.0, 1.0]), np.array([-0.5, 0.0, 0.5])
+    search = lm_loss._Search(n, d, np.zeros(3), np.zeros(3, dtype=bool), 0.5, with_offset=False)
+    z, centres = np.array([0.0, -2.0, 5.0, -2.0, 5.0]), np.array([16.0, 20.0])
+    named = search.named(z, centres)
+    assert np.isfinite(named).all()
+    shown = lm_loss.predict(named, np.exp(n + centres[0]), np.exp(d + centres[1]))
+    assert shown == pytest.approx(np.exp(search.log_loss(z)), rel=1e-6)

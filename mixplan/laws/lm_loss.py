@@ -203,7 +203,7 @@ class _Search:
 
     def named(self, z: FloatArray, centres: FloatArray) -> FloatArray:
         """E, A, α, B, β and, if searched, before_decay."""
-        alpha, beta = np.exp(z[2]), np.exp(z[4])
+        alpha, beta = _exponent(z[2]), _exponent(z[4])
         known = [
             self.floor * expit(z[0]),
             np.exp(z[1] + alpha * centres[0]),
@@ -214,13 +214,17 @@ class _Search:
         return np.array([*known, *z[5:]])
 
     def _terms(self, z: FloatArray) -> tuple[FloatArray, float, FloatArray, FloatArray, float, float]:
-        # The clip only bounds far-off trial steps, which would overflow; no minimum lies there.
-        alpha, beta = (float(np.exp(np.clip(value, -6.0, 2.0))) for value in (z[2], z[4]))
+        alpha, beta = _exponent(z[2]), _exponent(z[4])
         e = float(self.floor * expit(z[0]))
         size = np.exp(np.clip(z[1] - alpha * self.n, -50.0, 50.0))
         length = np.exp(np.clip(z[3] - beta * self.d, -50.0, 50.0))
         loss = e + size + length + (z[5] * self.early if self.with_offset else 0.0)
         return np.maximum(loss, 1e-6), e, size, length, alpha, beta
+
+
+def _exponent(log_exponent: float) -> float:
+    """Bounded, since far-off steps would overflow; only a term that the rows do not show ends out there."""
+    return float(np.exp(np.clip(log_exponent, -6.0, 2.0)))
 
 
 def _choose(rows: LossRows) -> tuple[LossRows, bool]:
