@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -137,7 +139,16 @@ def test_one_neuron_forgets_a_rare_direction_as_predicted() -> None:
 
 
 def test_the_implied_exponent_of_rank_one_tasks_is_that_of_their_frequencies() -> None:
-    assert theory.implied_exponent(Mixture(16, 1, 64, 1.7, (1.0,))) == pytest.approx(1.7)
+    assert theory.implied_exponent(Mixture(16, 1, 64, 1.7, (1.0,)), 0.5) == pytest.approx(1.7)
+    assert np.isnan(theory.implied_exponent(Mixture(1, 2, 4, 1.7, (1.0,)), 0.5))
+
+
+def test_a_task_is_learned_where_enough_of_its_energy_is_captured() -> None:
+    # Shares 2/3 and 1/3 of each task; frequencies 2/3 and 1/3: utilities 4/9, 2/9, 2/9, 1/9.
+    mixture = Mixture(2, 2, 4, 1.0, (1.0,))
+    assert theory.learned_widths(mixture, 0.5).tolist() == [1, 4]
+    assert theory.learned_widths(replace(mixture, dim=400), 0.5).tolist() == [1, 3]
+    assert theory.learned_widths(replace(mixture, dim=400), 0.9).tolist() == [3, 4]
 
 
 @pytest.mark.parametrize(

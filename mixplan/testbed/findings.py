@@ -26,14 +26,19 @@ def findings(part: Part, rows: Rows) -> dict[str, Any]:
     """What a finished part shows, for JSON.
 
     Returns:
-        `transitions` and `order` for parts without gaps (a long horizon: `evicted`), else `retention`.
+        `transitions`, `order` and `implied_exponent` (of the frequency that a width just learns) for parts
+        without gaps; `evicted` for a long horizon; `retention` for parts with gaps.
     """
     final = [row for row in rows.learning if row["step"] == part.steps]
     if part.gaps != (SPREAD,):
         return {"retention": retention(part, final)}
     if part.name == LONG:
         return {"evicted": evicted(part, final)}
-    return {"transitions": transitions(part, final), "order": order(part, rows.learning)}
+    return {
+        "transitions": transitions(part, final),
+        "order": order(part, rows.learning),
+        "implied_exponent": theory.implied_exponent(part.mixture, CAPTURED),
+    }
 
 
 def transitions(part: Part, final: list[Row]) -> list[dict[str, Any]]:

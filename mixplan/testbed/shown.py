@@ -61,7 +61,10 @@ def findings_tables(found: dict[str, dict[str, Any]]) -> list[Shown]:
                 [axis, order[f"{axis}_by_utility"], order[f"{axis}_by_frequency"]]
                 for axis in ("width", "time")
             ]
-            title = f"{part}: rank correlation of what is learned first"
+            title = (
+                f"{part}: rank correlation of what is learned first (the frequency that a width just learns "
+                f"falls with its power {said['implied_exponent']:.2f} in theory)"
+            )
             shown.append((title, ["order in", "with utility", "with frequency"], rows))
         if "evicted" in said:
             rows = [

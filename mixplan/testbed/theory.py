@@ -100,15 +100,27 @@ def neuron_decay(learning_rate: float, steps: float, utility: float = 1.0) -> fl
     return float(np.exp(-2.0 * learning_rate * steps * utility))
 
 
-def implied_exponent(mixture: Mixture) -> float:
-    """How steeply the frequency that is just learned falls with width: −d ln π_k / d ln N_crit,k.
+def learned_widths(mixture: Mixture, skill: float) -> NDArray[np.int64]:
+    """Least width whose optimum brings each task to this normalised signal, shape (K,)."""
+    widths = np.arange(1, mixture.tasks * mixture.block + 1)
+    spectra = mixture.spectra()
+    share = np.array([(captured(mixture, int(width)) * spectra).sum(axis=1) for width in widths])
+    # (s − N/D)/(1 − N/D) ≥ skill without the division, which N = D does not allow.
+    needed = skill + (1.0 - skill) * widths / mixture.dim
+    return np.asarray(widths[np.argmax(share >= needed[:, None] - 1e-12, axis=0)], dtype=np.int64)
 
-    Least squares over the tasks' first features. In a law whose log-odds are linear in ln frequency and ln
-    width this is the ratio of the slope on width to that on frequency. NaN for fewer than two widths.
+
+def implied_exponent(mixture: Mixture, skill: float) -> float:
+    """How steeply the frequency that is just learned falls with width: −d ln π_k / d ln N_k.
+
+    Least squares over the tasks with one level for each complexity, N_k from `learned_widths`. In a law whose
+    log-odds are linear in ln frequency and ln width, with an intercept for each complexity, this is the ratio
+    of the slope on width to that on frequency. NaN where no complexity has two widths.
     """
-    x = np.log(critical_widths(mixture)[:, 0].astype(np.float64))
+    x = np.log(learned_widths(mixture, skill).astype(np.float64))
     y = np.log(mixture.priors())
-    spread = x - x.mean()
-    if not spread.any():
-        return float("nan")
-    return float(-(spread @ y) / (spread @ spread))
+    for kind in np.unique(mixture.complexities()):
+        own = mixture.complexities() == kind
+        x[own], y[own] = x[own] - x[own].mean(), y[own] - y[own].mean()
+    spread = float(x @ x)
+    return float(-(x @ y) / spread) if spread > TIE else float("nan")
