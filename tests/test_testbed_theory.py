@@ -112,6 +112,7 @@ def test_the_common_gradient_is_that_of_the_loss() -> None:
 
 
 @given(mixtures(), st.integers(0, 4))
+@settings(deadline=None)
 def test_captured_features_fill_the_width_in_order_of_utility(mixture: Mixture, extra: int) -> None:
     width = min(1 + extra, mixture.tasks * mixture.block)
     share, widths = theory.captured(mixture, width), theory.critical_widths(mixture)
@@ -122,6 +123,7 @@ def test_captured_features_fill_the_width_in_order_of_utility(mixture: Mixture, 
 
 
 @given(st.floats(0.1, 3), st.integers(2, 8))
+@settings(deadline=None)
 def test_a_rare_rank_one_task_is_evicted_below_its_critical_width(exponent: float, tasks: int) -> None:
     mixture = Mixture(tasks, 1, tasks, exponent, (1.0,))
     common = theory.common_spectrum(mixture, tasks - 1)

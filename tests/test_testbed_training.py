@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixplan.documents.measurements import ROWS, TEXT_COLUMNS, check_table
@@ -201,6 +201,7 @@ def test_conflicts_against_autograd_and_a_small_step() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 30), st.floats(0.001, 0.02))
+@settings(deadline=None)
 def test_injections_keep_the_frequency(gap: int, times: int, frequency: float) -> None:
     batch = 64
     sizes = [batches.injected(gap, step, batch, frequency) for step in range(1, gap * times + 1)]
@@ -227,6 +228,7 @@ def test_a_batch_has_its_size_whatever_is_injected() -> None:
 
 
 @given(st.integers(2, 500), st.integers(1, 499))
+@settings(deadline=None)
 def test_what_is_followed_lies_within_the_run(steps: int, gap: int) -> None:
     if gap >= steps:
         return
