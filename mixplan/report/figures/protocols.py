@@ -60,7 +60,9 @@ def figure(learning: Table, sizes: Sizes) -> Figure | None:
         "A gap withholds a task for so many tokens and then brings all its instances of that time in one"
         " burst: its frequency over the run stays the same. Every point is a mean over runs and over those"
         " frequencies that the size was measured at with every gap shown, at the end of each size's longest"
-        " training.",
+        " training. With fewer unique instances the questions stay those of the whole task: what only memory"
+        " gives (tables, associative recall) then cannot be known in full, and the loss is not one of repetition"
+        " alone.",
     )
 
 
