@@ -61,8 +61,8 @@ def figure(learning: Table, sizes: Sizes) -> Figure | None:
         " burst: its frequency over the run stays the same. Every point is a mean over runs and over those"
         " frequencies that the size was measured at with every gap shown, at the end of each size's longest"
         " training. With fewer unique instances the questions stay those of the whole task: what only memory"
-        " gives (tables, associative recall) then cannot be known in full, and the loss is not one of repetition"
-        " alone.",
+        " gives (tables, associative recall) then cannot be known in full, and the loss is not that of"
+        " repetition alone.",
     )
 
 
