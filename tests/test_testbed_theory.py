@@ -68,6 +68,10 @@ def test_equal_utilities_are_counted_in_full_and_share_the_width_that_is_left() 
     crossed = Mixture(3, 3, 9, 1.0, (1.0,))
     widths = theory.critical_widths(crossed)
     assert widths.tolist() == [[1, 3, 5], [3, 6, 8], [5, 8, 9]]
+    # Almost, but for more than rounding: in order, and the shares still fill the width.
+    almost = Mixture(4, 2, 9, 1e-9, (0.0,))
+    assert theory.critical_widths(almost)[:, 0].tolist() == [2, 4, 6, 8]
+    assert theory.captured(almost, 3).sum() == pytest.approx(3)
 
 
 @given(mixtures(), st.integers(0, 2**31), st.data())
@@ -77,11 +81,11 @@ def test_no_encoder_leaves_less_than_the_theory(mixture: Mixture, seed: int, dat
     least = mixture.priors() @ theory.residuals(mixture, width)
     encoder = orthonormal(mixture.dim, width, seed)
     left = np.trace(mixed(mixture)) - np.trace(encoder.T @ mixed(mixture) @ encoder)
-    assert left >= least - 1e-12
+    assert left >= least - 1e-10
     _, vectors = np.linalg.eigh(mixed(mixture))
     best = vectors[:, -width:]
     assert np.trace(mixed(mixture)) - np.trace(best.T @ mixed(mixture) @ best) == pytest.approx(
-        least, abs=1e-12
+        least, abs=1e-10
     )
 
 

@@ -86,7 +86,8 @@ class Stage:
                         "skill": float((signal[s, r, k] - chance) / (1 - chance)),
                         "choice_nll": float(loss[s, r, k]),
                         "lm_loss": mixed,
-                        "decayed": float(step == self.part.steps),
+                        # The schedule knows no horizon: a run of so many steps would have ended here.
+                        "decayed": 1.0,
                         "gap_tokens": self._gap_tokens(k, students.settings[r]),
                         "first_feature_signal": float((first[s, r, k] - chance) / (1 - chance)),
                         "first_feature_utility": float(self.utilities[k]),

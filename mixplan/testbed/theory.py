@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mixplan.testbed.mixture import FloatArray, Mixture
 
-TIE = 1e-9
+TIE = 1e-12
 """Relative difference of two utilities up to which they are equal."""
 
 
@@ -24,19 +24,27 @@ def critical_widths(mixture: Mixture) -> NDArray[np.int64]:
 
     That is the number of features with at least its utility, ties counted in full.
     """
-    utilities = mixture.utilities()
-    falling = np.sort(utilities, axis=None)
-    below = np.searchsorted(falling, utilities * (1.0 - TIE), side="left")
-    return np.asarray(utilities.size - below, dtype=np.int64)
+    above, tied = _levels(mixture)
+    return above + tied
 
 
 def captured(mixture: Mixture, width: int) -> FloatArray:
     """Share of each feature inside the optimal subspace of this width, shape (K, d); in a tie a part."""
-    utilities = mixture.utilities()
-    falling = np.sort(utilities, axis=None)
-    above = utilities.size - np.searchsorted(falling, utilities * (1.0 + TIE), side="right")
-    tied = critical_widths(mixture) - above
+    above, tied = _levels(mixture)
     return np.clip((width - above) / tied, 0.0, 1.0)
+
+
+def _levels(mixture: Mixture) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each feature: how many have a higher utility, and how many the same, itself too; shapes (K, d)."""
+    utilities = mixture.utilities()
+    order = np.argsort(-utilities, axis=None, kind="stable")
+    falling = utilities.ravel()[order]
+    # Neighbours decide, so that being equal is the same for all of a tie.
+    level = np.concatenate([[0], np.cumsum(falling[1:] < falling[:-1] * (1.0 - TIE))])
+    size = np.bincount(level)
+    above, tied = (np.empty(utilities.size, dtype=np.int64) for _ in range(2))
+    above[order], tied[order] = (np.cumsum(size) - size)[level], size[level]
+    return above.reshape(utilities.shape), tied.reshape(utilities.shape)
 
 
 def residuals(mixture: Mixture, width: int) -> FloatArray:
