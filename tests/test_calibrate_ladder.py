@@ -53,7 +53,7 @@ def test_horizons_absolute_or_per_parameter() -> None:
 
 def test_one_run_per_rung_horizon_seed_and_user_frequency_longest_first() -> None:
     own = {"name": "sums", "path": "sums.jsonl", "frequencies": [1e-3, 1e-4, 1e-5]}
-    s = spec(horizons={"tokens": [10**5, 10**6]}, seeds=[0, 1], user_tasks=[own])
+    s = spec(horizons={"tokens": [10**5, 10**6], "branches": False}, seeds=[0, 1], user_tasks=[own])
     runs = plan_runs(s, 300)
     assert len(runs) == len({run.run_id for run in runs}) == 2 * 2 * 2 * 3
     assert [run.flops for run in runs] == sorted((run.flops for run in runs), reverse=True)
@@ -62,3 +62,20 @@ def test_one_run_per_rung_horizon_seed_and_user_frequency_longest_first() -> Non
         assert (
             abs(run.tokens - 10**5) <= run.tokens_per_step or abs(run.tokens - 10**6) <= run.tokens_per_step
         )
+
+
+def test_shorter_horizons_branch_off_the_longest() -> None:
+    s = spec(horizons={"tokens": [10**5, 10**6]}, seeds=[0, 1], training={"batch_sequences": 16})
+    runs = plan_runs(s, 300)
+    assert len(runs) == 2 * 2
+    for run in runs:
+        assert abs(run.tokens - 10**6) <= run.tokens_per_step
+        (branch,) = run.branches
+        assert abs(branch.end_step * run.tokens_per_step - 10**5) <= run.tokens_per_step
+        assert branch.end_step - branch.fork_step == round(0.1 * branch.end_step)
+        assert run.work_steps == run.steps + branch.end_step - branch.fork_step
+        # The same warm-up, constant, then a decay to zero at the end of each horizon.
+        assert run.learning_rate_factor(branch.fork_step, None) == 1.0
+        assert run.learning_rate_factor(branch.fork_step - 1, None) == 1.0
+        assert 0 < run.learning_rate_factor(branch.end_step - 1, 0) < 0.2
+        assert 0 < run.learning_rate_factor(run.steps - 1, None) < 0.2

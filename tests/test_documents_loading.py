@@ -74,7 +74,7 @@ def test_the_correct_ones_are_correct(tmp_path: Path) -> None:
         ("family:", "frequency: 1\n    family:", ":9: unknown key 'tasks[0].frequency'; did you mean 'frequ"),
         ("tasks:", "probes: {retention: {delays: 1}}\ntasks:", ":8: unknown key 'probes.retention.delays';"),
         ("tasks:", "compile: true\ntasks:", ":8: unknown key 'compile'; did you mean 'training.compile'?"),
-        ("tasks:", "modulus: 1\ntasks:", ":8: unknown key 'modulus'; known: corpus, engine,"),
+        ("tasks:", "modulus: 1\ntasks:", ":8: unknown key 'modulus'; known: architecture, corpus,"),
         ("corpus:", "1: x\ncorpus:", ":2: the key 1 must be text; put it in quotes"),
         ("- cpu_8k", "- cpu_9k", ":5: ladder[0]: 'cpu_9k' is no preset; did you mean"),
         ("- cpu_8k", "- 8", ":5: ladder[0]: text or a mapping with the keys name, d_model, layers, heads, d"),
@@ -85,7 +85,7 @@ def test_the_correct_ones_are_correct(tmp_path: Path) -> None:
         ("name: own", "name: a/b", ":6: ladder[1].name: a name has only letters, digits"),
         ("name: own", "name: " + "x" * 101, ":6: ladder[1].name: at most 100 characters (given: 'xxx"),
         ("name: own", "name: cpu_8k", ":4: ladder: given twice: cpu_8k"),
-        ("{tokens: [1e6]}", "", ":7: horizons: a mapping with the keys tokens, tokens_per_20_params is need"),
+        ("{tokens: [1e6]}", "", ":7: horizons: a mapping with the keys tokens, tokens_per_20_params, bra"),
         ("{tokens: [1e6]}", "{tokens: 1e6}", ":7: horizons.tokens: a list like [a, b] is needed (given: 1"),
         ("[1e6]", "[1e6, 2.5]", ":7: horizons.tokens[1]: a whole number is needed (given: 2.5)"),
         ("[1e6]", '["1e6"]', ":7: horizons.tokens[0]: a number is needed, not text (given: '1e6')"),
@@ -224,7 +224,7 @@ def test_schemas() -> None:
         described = schema(name)
         assert described["additionalProperties"] is False
         assert described["properties"]["schema_version"]["const"] == 1
-    assert set(schema("measurements")) == {"learning", "retention", "interference"}
+    assert {"learning", "retention", "interference", "features"} <= set(schema("measurements"))
     assert (
         schema("presets")["olmo2_1B"]["block_params"]
         == 16 * (4 * 2048**2 + 3 * 2048 * 8192) + 4 * 16 * 2048 + 2048

@@ -72,6 +72,7 @@ SPECS = st.fixed_dictionaries(
             ),
             min_size=1,
             max_size=2,
+            unique_by=lambda grid: grid["family"],
         ),
     },
     optional={
@@ -81,7 +82,9 @@ SPECS = st.fixed_dictionaries(
         "seeds": st.lists(st.integers(0, 2**62), min_size=1, max_size=3, unique=True),
         "training": some(weight_decay=POSITIVE, beta1=OPEN, grad_clip=POSITIVE, compile=st.booleans()),
         "probes": some(
-            retention=st.none() | some(at_fraction=OPEN), interference=st.none() | some(points=COUNTS)
+            retention=st.none() | some(at_fractions=st.lists(OPEN, min_size=1, unique=True)),
+            interference=st.none() | some(points=COUNTS),
+            features=st.none() | some(components=COUNTS),
         ),
         "hardware": some(name=TEXTS, currency=TEXTS, price_per_slot_hour=POSITIVE),
         "learned_skill": OPEN,
