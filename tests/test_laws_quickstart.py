@@ -23,7 +23,7 @@ def test_the_left_out_rung_is_predicted_better_than_by_copying(fitted: Calibrati
     assert fitted.backtest is not None
     assert fitted.backtest.left_out_rung == "cpu_132k"
     law, copy = fitted.backtest.scores
-    # 38 cells: of two equally valid runs of this ladder one gave 0.47 and 0.40 times copying's, one 0.79 and 0.59.
+    # 38 cells: of two equally valid runs of this ladder one gave 0.47 and 0.40 of copying, one 0.79 and 0.59.
     assert law.brier < copy.brier
     assert law.skill_brier < 0.8 * copy.skill_brier
     assert law.coverage_90 is not None and law.coverage_90 >= 0.8
