@@ -2,7 +2,8 @@
 
 `accuracy` is the task's signal s_k = Tr(P_U C_k)/Tr(C_k) and `chance` that of a random subspace, N/D, so that
 `skill` is the normalised signal of arXiv 2605.29548, below 0 where a task was evicted. The losses in
-`choice_nll` and `lm_loss` are mean squared errors over the mean predictor's, a task's and the mixture's.
+`choice_nll` and `lm_loss` are mean squared errors over the mean predictor's, a task's and the mixture's; in
+`retention` with the best decoder there is, which leaves 1 − s_k.
 
 Shape legend: S = seeds, R = models of a seed in a stack, K = tasks.
 """
@@ -110,28 +111,32 @@ class Stage:
     ) -> None:
         own = students.of_setting(setting)
         share = measures.signals(own, self.target)
-        signal = measures.task_signals(share, self.target)[..., -1].cpu().numpy()
+        signal = measures.task_signals(share, self.target)[..., -1].clamp(0, 1).cpu().numpy()
         loss = measures.losses(own, self.target)[..., -1].cpu().numpy()
         key = (number, setting, step)
         if done < step:
             self.before[key] = (loss, signal)
             return
         loss_before, signal_before = self.before[key]
-        batch, dim = self.part.batch, self.part.mixture.dim
+        batch = self.part.batch
         for s, seed in enumerate(self.part.seeds):
             for r, width in enumerate(own.widths):
                 cell = self._task(self.part.mixture.tasks - 1, setting)
+                chance = width / self.part.mixture.dim
+                # By what the encoder holds: a decoder is its task's own, and nobody overwrites it.
+                left_before, left = (1 - float(values[s, r]) for values in (signal_before, signal))
                 rows.retention.append({
                     **self._run(width, seed, setting),
                     **{name: cell[name] for name in ("task", "family", "complexity", "protocol")},
                     "instances": injected(gap, step, batch, float(self.priors[-1])),
                     "injected_at_tokens": float(step * batch),
                     "delay_tokens": float((done - step) * batch),
-                    "choice_nll_before": float(loss_before[s, r]),
-                    "choice_nll": float(loss[s, r]),
-                    "gain": float(loss_before[s, r] - loss[s, r]),
-                    "skill_before": (float(signal_before[s, r]) - width / dim) / (1 - width / dim),
-                    "skill": (float(signal[s, r]) - width / dim) / (1 - width / dim),
+                    "choice_nll_before": left_before,
+                    "choice_nll": left,
+                    "gain": left_before - left,
+                    "loss_before": float(loss_before[s, r]),
+                    "loss": float(loss[s, r]),
+                    "skill": 1 - left / (1 - chance),
                     "gap_tokens": float(gap * batch),
                 })  # fmt: skip
 
