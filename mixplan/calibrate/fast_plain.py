@@ -42,11 +42,14 @@ def norm(x: Tensor, module: Any) -> Tensor:
 
 def rotary(body: Any, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines of RoPE (arXiv 2104.09864), the sine negated for a head's first half, (T, D)."""
-    # Olmo3 has one for full and one for sliding attention; without RoPE scaling they are the same.
+    # Olmo3 has frequencies for full and for sliding attention; without RoPE scaling they are the same.
+    # transformers 4 keeps them in a module each, transformers 5 in one module under prefixed names.
     module = body.rotary_emb if hasattr(body, "rotary_emb") else body.rotary_embs["full_attention"]
-    times_T = torch.arange(length, device=device, dtype=torch.float32)
-    angles_Th = times_T[:, None] * module.inv_freq.to(device, torch.float32)
-    cos_Th, sin_Th = angles_Th.cos() * module.attention_scaling, angles_Th.sin() * module.attention_scaling
+    prefix = "" if hasattr(module, "inv_freq") else f"{module.layer_types[0]}_"
+    frequencies_h = getattr(module, f"{prefix}inv_freq").to(device, torch.float32)
+    scaling = getattr(module, f"{prefix}attention_scaling")
+    angles_Th = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies_h
+    cos_Th, sin_Th = angles_Th.cos() * scaling, angles_Th.sin() * scaling
     return torch.cat([cos_Th, cos_Th], -1), torch.cat([-sin_Th, sin_Th], -1)
 
 
