@@ -279,11 +279,23 @@ def test_tables_keep_the_rules_of_their_columns() -> None:
 
 
 def test_gains_are_those_of_the_injection() -> None:
-    of = part(name=GAPS, sampled=False, gaps=(6,), steps=24, widths=(4,), seeds=(0,))
+    of = part(name=GAPS, sampled=False, gaps=(5,), steps=24, widths=(4,), seeds=(0,))
     rows = trained(of)
-    first = [row for row in rows.retention if row["injected_at_tokens"] == 6 * 16]
-    assert first and first[0]["gain"] > 0, "right after its injection the rare task is better than before"
-    assert first[0]["instances"] == batches.injected(6, 6, 16, float(SMALL.priors()[-1]))
+    assert {5 - 1, 20 + 4} <= set(of.evaluations()), "else nothing is compared"
+    first = [row for row in rows.retention if row["injected_at_tokens"] == 5 * 16]
+    assert first and first[0]["loss"] < first[0]["loss_before"], "the injected task is better than before"
+    assert first[0]["instances"] == batches.injected(5, 5, 16, float(SMALL.priors()[-1]))
+    # What is followed agrees with what is evaluated after as many steps.
+    evaluated = {row["step"]: row for row in rows.learning if row["task"] == "task_3"}
+    for row in rows.retention:
+        now = evaluated.get((row["injected_at_tokens"] + row["delay_tokens"]) / 16)
+        if now is not None:
+            assert row["skill"] == pytest.approx(now["skill"])
+            assert 1 - row["choice_nll"] == pytest.approx(now["accuracy"])
+            assert row["loss"] == pytest.approx(now["choice_nll"])
+        before = evaluated.get(row["injected_at_tokens"] / 16 - 1)
+        if before is not None:
+            assert row["choice_nll_before"] == pytest.approx(1 - before["accuracy"])
 
 
 def test_the_same_seeds_give_the_same_rows() -> None:
