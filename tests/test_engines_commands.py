@@ -153,7 +153,9 @@ def test_a_run_is_never_trained_twice_and_saves_when_told_to_stop(tmp_path: Path
     )
     out = tmp_path / "out"
     command = [sys.executable, "-m", "mixplan", "calibrate", str(spec), "-o", str(out)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
+    # A test suite that was started in the background ignores Ctrl-C, and so would its children.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **heeding) as first:
         try:
             until(lambda: list((out / "runs").rglob("progress.json")), "the run is under way")
             (run,) = (out / "runs").iterdir()
