@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mixplan.documents import Table
 from mixplan.documents.calibration import TaskCoverage
 from mixplan.documents.measurements import STANDARD
+from mixplan.documents.protocols import common_ground, protocols_of
 from mixplan.errors import InputError
 
 FloatArray = NDArray[np.float64]
@@ -103,22 +104,21 @@ def standard_rows(table: Table, name: str) -> tuple[Table, list[str]]:
     """
     if "protocol" not in table:
         return table, []
-    protocol = np.array([str(value).strip() or STANDARD for value in table["protocol"]])
-    found = sorted(set(protocol.tolist()))
-    departures = {one: set(one.split(", ")) - {STANDARD} for one in found}
-    base = [one for one, its in departures.items() if all(its <= other for other in departures.values())]
-    if not base:
+    protocol = protocols_of(table)
+    found = sorted(set(protocol))
+    base = common_ground(found)
+    if base is None:
         raise InputError(
             f"{name}: no row is {STANDARD!r}, and among the protocols ({', '.join(map(repr, found))}) there "
             "is none that the others only add to; laws need cells of one protocol: inject some cells by it"
         )
     said = []
-    if base[0] != STANDARD:
-        said.append(f"{name}: fitted to cells injected by the protocol {base[0]!r}; forecasts are for it")
-    kept = protocol == base[0]
+    if base != STANDARD:
+        said.append(f"{name}: fitted to cells injected by the protocol {base!r}; forecasts are for it")
+    kept = protocol == base
     if not kept.all():
         cells = _groups(table, ("run_id", "family", "complexity", "task", "frequency"))
-        others = ", ".join(repr(one) for one in departures if one != base[0])
+        others = ", ".join(repr(one) for one in found if one != base)
         said.append(
             f"{name}: {len(np.unique(cells[~kept]))} of {len(np.unique(cells))} cells (counted in every run) "
             f"were injected by other protocols ({others}) and are left out of the laws"
