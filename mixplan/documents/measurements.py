@@ -23,6 +23,21 @@ class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
 
+class _RunRow(_Row):
+    run_id: str
+    rung: str
+    block_params: float = Field(gt=0)
+    seed: float = Field(ge=0)
+
+
+class _CellRow(_RunRow):
+    tokens: float = Field(ge=0)
+    task: str
+    family: str
+    complexity: float = Field(gt=0)
+    frequency: float = Field(gt=0, le=1)
+
+
 class LearningRow(_Row):
     """One cell at one evaluation of one run."""
 
@@ -63,13 +78,9 @@ class LearningRow(_Row):
     """exposures ÷ different training instances of the cell."""
 
 
-class RetentionRow(_Row):
+class RetentionRow(_RunRow):
     """One probe task at one delay after its burst."""
 
-    run_id: str
-    rung: str
-    block_params: float = Field(gt=0)
-    seed: float = Field(ge=0)
     task: str
     family: str
     complexity: float = Field(gt=0)
@@ -86,18 +97,9 @@ class RetentionRow(_Row):
     """1 where the learning rate was already decaying at the end of the run: the law leaves such rows out."""
 
 
-class InterferenceRow(_Row):
+class InterferenceRow(_CellRow):
     """One task's gradient against the common gradient at one point of one run."""
 
-    run_id: str
-    rung: str
-    block_params: float = Field(gt=0)
-    seed: float = Field(ge=0)
-    tokens: float = Field(ge=0)
-    task: str
-    family: str
-    complexity: float = Field(gt=0)
-    frequency: float = Field(gt=0, le=1)
     cosine: float = Field(ge=-1, le=1)
     """Between the gradient on common data and the task's gradient, over block parameters. mixplan's common
     data is a training batch less the tokens that answer for this task."""
@@ -120,18 +122,9 @@ class InterferenceRow(_Row):
     """Of the gradient on the batch's own tokens of this task, over block parameters; empty likewise."""
 
 
-class FeaturesRow(_Row):
+class FeaturesRow(_CellRow):
     """What one layer's hidden states hold of one task at one point of one run."""
 
-    run_id: str
-    rung: str
-    block_params: float = Field(gt=0)
-    seed: float = Field(ge=0)
-    tokens: float = Field(ge=0)
-    task: str
-    family: str
-    complexity: float = Field(gt=0)
-    frequency: float = Field(gt=0, le=1)
     layer: float = Field(ge=0)
     """0: embeddings; l: output of block l."""
     feature: str
@@ -144,13 +137,9 @@ class FeaturesRow(_Row):
     """As in the learning table."""
 
 
-class PeelOffRow(_Row):
+class PeelOffRow(_RunRow):
     """One cell's loss at one evaluation against that of the largest rung at the same LM loss."""
 
-    run_id: str
-    rung: str
-    block_params: float = Field(gt=0)
-    seed: float = Field(ge=0)
     task: str
     family: str
     complexity: float = Field(gt=0)
@@ -164,13 +153,9 @@ class PeelOffRow(_Row):
     """choice_nll − reference_choice_nll, nats: above zero, the size has peeled off."""
 
 
-class SourceRow(_Row):
+class SourceRow(_RunRow):
     """One of the team's own sources at one evaluation of one run, whatever was mixed into the run."""
 
-    run_id: str
-    rung: str
-    block_params: float = Field(gt=0)
-    seed: float = Field(ge=0)
     tokens: float = Field(gt=0)
     source: str
     anchor: str | None = None
