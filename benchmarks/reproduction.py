@@ -17,7 +17,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from mixplan.documents import read_measurements
-from mixplan.documents.measurements import Measurements
+from mixplan.documents.measurements import STANDARD, Measurements
+from mixplan.documents.protocols import protocols_of
 from mixplan.documents.table import Table
 
 _KEPT_FROM_PEAK = 0.2
@@ -133,7 +134,7 @@ def retention(measured: Measurements) -> Iterable[str]:
         yield ""
         yield from _markdown(
             ["delay, tokens", *rungs],
-            [[f"{delay:.3g}", *(_mean(at.where(at["rung"] == rung), "share") for rung in rungs)]
+            [[f"{delay:.3g}", *_by_rung(at, "share", rungs)]
              for delay, at in ((d, kept.where(kept["delay_tokens"] == d)) for d in shown)],
         )  # fmt: skip
         yield ""
@@ -166,27 +167,21 @@ def interference(measured: Measurements) -> Iterable[str]:
         )
         if name in table
     ]
-    size = {name: Table({**table.columns, name: np.abs(table[name])}) for name in columns}
+    absolute = Table({**table.columns, **{name: np.abs(table[name]) for name in columns}})
     yield "Mean absolute value over tasks, points and seeds:"
     yield ""
-    yield from _markdown(
-        ["", *rungs],
-        [
-            [name, *(_mean(size[name].where(table["rung"] == rung), name, 3) for rung in rungs)]
-            for name in columns
-        ],
-    )
+    yield from _markdown(["", *rungs], [[name, *_by_rung(absolute, name, rungs, 3)] for name in columns])
     yield ""
     for name in columns:
         if name.startswith("cosine") and name != "cosine_own":
-            yield _trend(f"|{name}| against ln size", size[name], "block_params", name, -1)
+            yield _trend(f"|{name}| against ln size", absolute, "block_params", name, -1)
 
 
 def features(measured: Measurements) -> Iterable[str]:
     """Read-outs of the mechanism rise with size and frequency."""
     yield "## The features themselves rise with size and frequency"
     yield ""
-    table = getattr(measured, "features", None)
+    table = measured.features
     if table is None:
         yield "No feature probe in this ladder."
         return
@@ -199,7 +194,7 @@ def features(measured: Measurements) -> Iterable[str]:
         yield ""
         yield from _markdown(
             ["complexity", "frequency", *rungs],
-            [[f"{c:g}", f"{f:.2g}", *(_mean(cell.where(cell["rung"] == rung), "value") for rung in rungs)]
+            [[f"{c:g}", f"{f:.2g}", *_by_rung(cell, "value", rungs)]
              for (c, f), cell in _groups(best, ("complexity", "frequency"))],
         )  # fmt: skip
         yield ""
@@ -212,7 +207,7 @@ def peel_off(measured: Measurements) -> Iterable[str]:
     """Small sizes leave the common trajectory of task loss against LM loss at low frequencies."""
     yield "## Peel-off: at low frequency small sizes leave the common trajectory"
     yield ""
-    table = getattr(measured, "peel_off", None)
+    table = measured.peel_off
     if table is None:
         yield "No peel-off table in this folder."
         return
@@ -223,7 +218,7 @@ def peel_off(measured: Measurements) -> Iterable[str]:
     yield ""
     yield from _markdown(
         ["family", "frequency", *rungs],
-        [[f, f"{q:.2g}", *(_mean(cell.where(cell["rung"] == rung), "excess_nll") for rung in rungs)]
+        [[f, f"{q:.2g}", *_by_rung(cell, "excess_nll", rungs)]
          for (f, q), cell in _groups(latest, ("family", "frequency"))],
     )  # fmt: skip
     yield ""
@@ -268,11 +263,7 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, int]:
 
 
 def _standard(table: Table) -> Table:
-    return (
-        table.where(np.array([str(p) in ("", "standard") for p in table["protocol"]]))
-        if "protocol" in table
-        else table
-    )
+    return table.where(protocols_of(table) == STANDARD)
 
 
 def _only_gap(table: Table) -> np.ndarray:
@@ -354,6 +345,10 @@ def _rungs(table: Table) -> list[str]:
 def _skill(cell: Table, learned: float) -> str:
     text = _mean(cell, "skill")
     return f"**{text}**" if len(cell) and (cell["skill"] >= learned).all() else text
+
+
+def _by_rung(table: Table, column: str, rungs: Sequence[str], digits: int = 2) -> list[str]:
+    return [_mean(table.where(table["rung"] == rung), column, digits) for rung in rungs]
 
 
 def _mean(table: Table, column: str, digits: int = 2) -> str:
