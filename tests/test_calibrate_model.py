@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mixplan.calibrate import fast_cpu, fast_loss, fast_plain
-from mixplan.calibrate.model import TokenLoss, build_model, logits_of, token_loss, token_losses
+from mixplan.calibrate.model import TokenLoss, build_model, logits_of, token_loss
 from mixplan.documents.shapes import ModelShape
 from mixplan.errors import InputError
 
@@ -103,6 +103,15 @@ def test_logits(keep: int) -> None:
     model, tokens = model_of(SHAPES[0]), tokens_of(4, 11)
     expected = model(input_ids=tokens, use_cache=False, logits_to_keep=keep).logits
     torch.testing.assert_close(logits_of(model, tokens, "fp32", keep), expected, rtol=1e-4, atol=1e-4)
+
+
+def token_losses(model: Any, tokens_BT: torch.Tensor, precision: str) -> torch.Tensor:
+    """NLL of every token but the first in nats, fp32, shape (B, T−1); their mean is `token_loss`."""
+    logits = logits_of(model, tokens_BT, precision)[:, :-1].float()
+    losses = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction="none"
+    )
+    return losses.view(len(tokens_BT), -1)
 
 
 def test_losses_of_tokens_and_their_mean() -> None:

@@ -125,13 +125,6 @@ def token_loss(model: Any, tokens_BT: Tensor, precision: str) -> Tensor:
     return _mean_nll(model, tokens_BT, precision, None)
 
 
-def token_losses(model: Any, tokens_BT: Tensor, precision: str) -> Tensor:
-    """NLL of every token but the first in nats, fp32, shape (B, T−1); their mean is `token_loss`."""
-    logits = logits_of(model, tokens_BT, precision)[:, :-1].float()
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction="none")
-    return losses.view(len(tokens_BT), -1)
-
-
 def marked_loss(model: Any, tokens_BT: Tensor, marked_BT: Tensor, precision: str) -> Tensor:
     """Sum of the NLL of the marked tokens in nats, a scalar, fp32; other tokens are context only.
 
