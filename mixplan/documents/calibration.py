@@ -21,6 +21,8 @@ class FittedLaw(Part):
 
     law: str
     """Name of the functional form."""
+    subject: str = ""
+    """What it speaks about where there are several of its kind, e.g. the name of a source."""
     formula: str
     """The form, in words and symbols."""
     source: str = ""
@@ -120,6 +122,8 @@ class Calibration(Document):
     retention: FittedLaw | None = None
     interference: FittedLaw | None = None
     lm_loss: FittedLaw | None = None
+    sources: list[FittedLaw] = []
+    """Held-out bits per byte of each of the team's own sources."""
     tasks: list[TaskCoverage] = []
     backtest: Backtest | None = None
     warnings: list[str] = []
