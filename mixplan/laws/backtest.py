@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from mixplan.documents import Calibration
 from mixplan.documents.calibration import Backtest, BacktestCell, BacktestScore
@@ -17,11 +16,10 @@ from mixplan.errors import InputError
 from mixplan.laws import logistic
 from mixplan.laws.evidence import BoolArray, Evidence, FloatArray, coverage
 from mixplan.laws.predict import LawForecast
+from mixplan.laws.scores import SAME_FREQUENCY, auroc
 
 LAW, COPY = "law", "copy the largest fitted rung"
 MIN_RUNGS = 3
-SAME_FREQUENCY = 1.25
-"""Largest ratio of two frequencies that count as the same cell: realised ones differ between runs."""
 _TIE = 0.01
 
 
@@ -159,15 +157,6 @@ def seed_noise(left_out: Evidence) -> float | None:
                 squares = (skill[cell[one]] - skill[cell[other]]) ** 2
                 halves.append(0.5 * float(squares[differ].mean()))
     return float(np.mean(halves)) if halves else None
-
-
-def auroc(learned: BoolArray, score: FloatArray) -> float | None:
-    """Probability that a learned cell scores above one that was not (ties half); None if all are alike."""
-    ones = int(learned.sum())
-    zeros = len(learned) - ones
-    if not ones or not zeros:
-        return None
-    return float((rankdata(score)[learned].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
 @dataclass(frozen=True)
