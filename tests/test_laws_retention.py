@@ -13,7 +13,8 @@ from mixplan.documents.calibration import FittedLaw
 from mixplan.documents.measurements import TEXT_COLUMNS
 from mixplan.documents.table import from_rows
 from mixplan.laws import retention
-from mixplan.laws.retention import EXPONENTIAL, LOG_LINEAR, half_life, kept
+from mixplan.laws.retention import half_life, kept
+from mixplan.laws.retention_forms import EXPONENTIAL, LOG_LINEAR
 
 STEP = 4096
 DELAYS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256]

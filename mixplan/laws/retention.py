@@ -1,81 +1,86 @@
-"""The retention law: how much of a burst's gain is left after a delay, by size.
+"""The retention law: how much of a burst's gain is left after a delay, by size and position in training.
 
-    gain(d) = G_injection · kept(d; h(N)),   h(N) = H·(N/N₀)^b   (half-life in tokens)
-    exponential:  kept = 2^(−(d − d₀)/h)
-    log-linear:   kept = 1 − ½·ln((d + s)/(d₀ + s)) ÷ ln((h + d₀ + s)/(d₀ + s))    (after arXiv 2406.11813)
+    gain(d) = G · kept(d; h),   ln h = H + b·ln(N/N₀) + c·ln(t/t₀) + u + v
 
-Every injection of a run has an amplitude G of its own, so that no noisy maximum serves as the reference.
-Measurements made while the learning rate decays at the end of a run are left out. d₀ is where the
-mean of all curves peaks: right after a burst the gain may still grow, carried by the optimizer's momentum. s
-keeps the logarithm finite: the shortest delay above 0 where d₀ is 0, else 0. N block parameters. Of the two
-forms the one that describes left-out runs better is kept; both errors are stored.
+kept is one of the forms of retention_forms, h the half-life in tokens from the peak of the gain on, N block
+parameters, t the tokens seen before the burst. u ~ N(0, τ²) differs between runs (seeds), v ~ N(0, ω²)
+between the bursts of a run: run_scatter handles them, and keeps them apart from what is not known of H, b, c.
+c is fitted only where one size was given bursts at several positions. Of the forms the one is kept under
+which left-out runs are most likely; all scores are stored. Measurements made while the learning rate decays
+at the end of a run are left out.
 
-Shape legend: R = runs used, m = delays from d₀ on, D = draws.
+Shape legend: R = runs used, C = curves (one per burst of a run), D = draws, Q = normal quantiles, S = sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import least_squares
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw, Range
-from mixplan.laws.bootstrap import line_draws, rounded, run_weights
+from mixplan.laws.bootstrap import line_draws, rounded
+from mixplan.laws.retention_curves import (
+    MIN_DELAYS,
+    SIGNIFICANCE,
+    Curve,
+    half_life_of,
+    misfit,
+    peak_delay,
+    prior_of,
+    read_curves,
+)
+from mixplan.laws.retention_forms import FORMULAS, SHAPES, SOURCES, kept_share
+from mixplan.laws.run_scatter import Estimates, Posterior, posterior
 
 FloatArray = NDArray[np.float64]
 
-EXPONENTIAL, LOG_LINEAR = "exponential forgetting", "log-linear forgetting"
-FORMULAS = {
-    EXPONENTIAL: "kept = 2^(−(delay − start)/half_life)",
-    LOG_LINEAR: "kept = 1 − 0.5·ln((delay + step)/(start + step)) ÷ "
-    "ln((half_life + start + step)/(start + step))",
-}
-SOURCES = {
-    EXPONENTIAL: "memoryless decay, one time constant per size",
-    LOG_LINEAR: "arXiv 2406.11813: R(t2) − R(t1) = −a·log(t2/t1)",
-}
 HALF_LIFE, EXPONENT = "log_half_life_tokens", "half_life_exponent"
+POSITION_EXPONENT, SHAPE = "position_exponent", "shape"
+RUN_SCATTER, BURST_SCATTER = "log_half_life_sd_between_runs", "log_half_life_sd_within_runs"
 CENTRE, START, STEP = "centre_log_block_params", "start_delay_tokens", "step_tokens"
-EXPONENT_PRIOR = 2.0
-"""Standard deviation of a Gaussian prior on b around 0: decides only where one size leaves it open."""
-SIGNIFICANCE = 2.0
-"""A run whose mean early gain is below this many standard errors over its probes has nothing to forget."""
-MIN_DELAYS, EARLY = 3, 3
+POSITION_CENTRE = "centre_log_injected_at_tokens"
+PRIOR_SD = {HALF_LIFE: 3.0, EXPONENT: 2.0, POSITION_EXPONENT: 1.0}
+"""Standard deviations of the normal priors: H around the middle of the delays, b and c around 0. They decide
+only what the measurements leave open (b with one size)."""
 ROUGH = 0.25
 """Misfit on left-out runs, as a share of the early gain, above which the law warns about itself."""
+QUANTILES = 20
 
 
 @dataclass(frozen=True)
-class _Curve:
-    """One injection of a run: delays ≥ d₀, mean gain over its probes as a share of its early mean; (m,)."""
+class _Fitted:
+    """One form with one shape: log mass of the curves' factors, estimates and posterior on all runs."""
 
-    run: str
-    log_params: float
-    delay: FloatArray
-    gain: FloatArray
+    form: str
+    shape: float
+    log_mass: FloatArray
+    estimates: Estimates
+    posterior: Posterior
+
+    @property
+    def log_evidence(self) -> float:
+        return float(self.log_mass.sum()) + self.posterior.log_evidence
 
 
 def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[FittedLaw | None, list[str]]:
     """Fit the law; None, with the reason among the warnings, when no run shows a gain.
 
-    Bootstrap draws weight whole runs; the form is chosen once, on all of them.
+    Draws are from the posterior of the chosen form, its shape included; with fewer than three runs there are
+    none, because nothing tells how much runs differ.
     """
     if "decaying" in retention:
         retention = retention.where(retention["decaying"] != 1)
     if not len(retention):
         return None, ["retention: measured only while the learning rate was decaying; inject earlier"]
-    start = _start(retention)
+    start = peak_delay(retention)
     longest = float(retention["delay_tokens"].max())
-    step = (
-        0.0
-        if start > 0
-        else float(retention["delay_tokens"][retention["delay_tokens"] > 0].min(initial=longest))
-    )
-    curves, left_out = _curves(retention, start)
+    above = retention["delay_tokens"][retention["delay_tokens"] > 0]
+    step = 0.0 if start > 0 else float(above.min(initial=longest))
+    curves, left_out = read_curves(retention, start)
     warnings = []
     if left_out:
         warnings.append(
@@ -85,185 +90,260 @@ def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[F
         )
     if not curves:
         return None, [*warnings, "retention: no run gained anything, so nothing can be said about forgetting"]
-    x = np.array([curve.log_params for curve in curves])
-    run = np.unique([curve.run for curve in curves], return_inverse=True)[1]
+    size, position = _log_sizes(curves), _log_positions(curves, step or start)
+    run = _run_numbers(curves)
     runs = int(run.max()) + 1
-    centre = float(x.mean())
-    if np.ptp(x) < 1e-9:
-        warnings.append(
-            "retention: one size only, so its change with size cannot be said; it is held constant"
-        )
-    elif runs < 3:
-        warnings.append(f"retention: {runs} runs with a gain; too few for intervals")
-    constants = (centre, start, step)
-    equal = np.ones(len(curves))
-    errors = {form: _left_out_error(form, curves, constants) for form in (EXPONENTIAL, LOG_LINEAR)}
-    form = min(errors, key=lambda name: errors[name])
-    point = _solve(form, curves, equal, constants)
-    if errors[form] > ROUGH:
-        warnings.append(
-            f"retention: no simple curve describes these gains (misfit {errors[form]:.0%} of the gain on "
-            "left-out runs); read the measured curves rather than the half-lives"
-        )
-    if np.exp(point[0]) > 2 * longest:
-        warnings.append(
-            f"retention: the half-life at the middle of the ladder ({np.exp(point[0]):.3g} tokens) is beyond "
-            f"the longest delay measured ({longest:.3g}); measure longer delays before relying on it"
-        )
-    weights = run_weights(runs, line_draws(runs, draws), generator)[:, run]
-    drawn = [_solve(form, curves, row, constants, point) for row in weights]
+    centre, middle = float(size.mean()), float(position.mean())
+    moves = _position_tells(size, position)
+    warnings += _design_warnings(size, position, runs, moves)
+    columns = [np.ones(len(curves)), size - centre, *([position - middle] if moves else [])]
+    names = [HALF_LIFE, EXPONENT, *([POSITION_EXPONENT] if moves else [])]
+    prior_sd = np.array([PRIOR_SD[name] for name in names])
+    origin = prior_of(curves, start)
+    prior_mean = np.array([origin, *np.zeros(len(names) - 1)])
+    constants = (start, step)
+
+    def fitted(form: str, shape: float) -> _Fitted:
+        said = np.array([half_life_of(form, shape, curve, constants, origin) for curve in curves])
+        estimates = Estimates(said[:, 0], said[:, 1], np.column_stack(columns), run)
+        return _Fitted(form, shape, said[:, 2], estimates, posterior(estimates, prior_mean, prior_sd))
+
+    fits = {form: [fitted(form, shape) for shape in SHAPES[form]] for form in SHAPES}
+    scores = {form: _left_out_score(fits[form], prior_mean, prior_sd) for form in fits}
+    form = max(scores, key=lambda name: scores[name])
+    chosen = fits[form]
+    best = max(chosen, key=lambda one: one.log_evidence)
+    theta = best.posterior.mean()
+    rough = _left_out_misfit(best, curves, prior_mean, prior_sd, constants)
+    warnings += _curve_warnings(rough, float(np.exp(theta[0])), longest)
+    n_draws = line_draws(runs, draws)
+    shaped = len(SHAPES[form]) > 1
+    half = np.exp(best.estimates.design @ theta)
+    errors = [misfit(form, best.shape, h, c, *constants) for h, c in zip(half, curves, strict=True)]
+    residual = float(np.sqrt(np.average(errors, weights=[len(c.delay) for c in curves])))
+    scatter_names = [RUN_SCATTER, BURST_SCATTER]
     return (
         FittedLaw(
             law=form,
-            formula=f"{FORMULAS[form]}; "
-            f"half_life = exp({HALF_LIFE} + {EXPONENT}·(ln(block_params) − centre))",
+            formula=_formula(form, moves),
             source=SOURCES[form],
-            parameters=[HALF_LIFE, EXPONENT],
-            values=point.tolist(),
-            draws=rounded(np.array(drawn)) if drawn else [],
+            parameters=[*names, *scatter_names, *([SHAPE] if shaped else [])],
+            values=[*theta.tolist(), *best.posterior.medians(), *([best.shape] if shaped else [])],
+            draws=rounded(_draws(chosen, n_draws, shaped, generator)) if n_draws else [],
             ranges={
-                "block_params": Range(low=float(np.exp(x.min())), high=float(np.exp(x.max()))),
+                "block_params": _range([curve.block_params for curve in curves]),
                 "delay_tokens": Range(low=start, high=longest),
+                "injected_at_tokens": _range([curve.injected_at for curve in curves]),
             },
             settings={
                 CENTRE: centre,
+                POSITION_CENTRE: middle,
                 START: start,
                 STEP: step,
-                "left_out_run_error_exponential": errors[EXPONENTIAL],
-                "left_out_run_error_log_linear": errors[LOG_LINEAR],
+                **{f"left_out_log_likelihood_{_key(name)}": score for name, score in scores.items()},
+                "left_out_run_error": rough,
             },
             rows=len(retention),
             runs=runs,
-            residual=float(np.sqrt(np.mean(_residuals(form, point, curves, equal, constants) ** 2))),
+            residual=residual,
             warnings=warnings,
         ),
         [],
     )
 
 
-def half_life(law: FittedLaw, block_params: float) -> FloatArray:
-    """Delay in tokens, from the peak, after which half of a gain is left: point estimate, then every draw;
-    shape (1 + D,)."""
-    parameters = np.array([law.values, *law.draws])
-    return np.exp(parameters[:, 0] + parameters[:, 1] * (np.log(block_params) - law.settings[CENTRE]))
-
-
-def kept(law: FittedLaw, block_params: float, delay_tokens: float) -> FloatArray:
-    """Share of the peak gain left after a delay: point estimate, then every draw; shape (1 + D,)."""
-    constants = (law.settings[CENTRE], law.settings[START], law.settings[STEP])
-    return _kept(law.law, half_life(law, block_params), np.array(delay_tokens), constants)
-
-
-def _kept(
-    form: str, half: FloatArray, delay: FloatArray, constants: tuple[float, float, float]
+def half_life(
+    law: FittedLaw, block_params: ArrayLike, injected_at_tokens: ArrayLike | None = None
 ) -> FloatArray:
-    _, start, step = constants
-    if form == EXPONENTIAL:
-        return 2.0 ** (-(delay - start) / half)
-    scale = np.log((half + start + step) / (start + step))
-    return 1.0 - 0.5 * np.log((delay + step) / (start + step)) / scale
+    """Half-life of the middle (median) run, in tokens from the peak on: point estimate, then every draw.
+
+    Args:
+        law: as fitted.
+        block_params: one size, or several of shape (S,).
+        injected_at_tokens: tokens seen before the burst, above 0, of the same shape; without it the
+            geometric middle of the positions measured.
+
+    Returns:
+        shape (1 + D,) or (1 + D, S).
+    """
+    log_size = np.log(np.asarray(block_params, dtype=np.float64)) - law.settings[CENTRE]
+    log_half = np.add.outer(_column(law, HALF_LIFE), np.zeros_like(log_size))
+    log_half = log_half + np.multiply.outer(_column(law, EXPONENT), log_size)
+    if injected_at_tokens is not None and POSITION_EXPONENT in law.parameters:
+        later = np.log(np.asarray(injected_at_tokens, dtype=np.float64)) - law.settings[POSITION_CENTRE]
+        log_half = log_half + np.multiply.outer(_column(law, POSITION_EXPONENT), later)
+    return np.asarray(np.exp(log_half))
 
 
-def _residuals(
-    form: str,
-    parameters: FloatArray,
-    curves: list[_Curve],
-    weights: FloatArray,
-    constants: tuple[float, float, float],
+def kept(
+    law: FittedLaw,
+    block_params: ArrayLike,
+    delay_tokens: ArrayLike,
+    injected_at_tokens: ArrayLike | None = None,
 ) -> FloatArray:
-    """Misfits with every run's best amplitude, weighted; shape (Σ m,)."""
-    parts = []
-    for curve, weight in zip(curves, weights, strict=True):
-        half = np.exp(parameters[0] + parameters[1] * (curve.log_params - constants[0]))
-        shape = _kept(form, half, curve.delay, constants)
-        amplitude = (shape @ curve.gain) / (shape @ shape + 1e-12)
-        parts.append(np.sqrt(weight) * (curve.gain - amplitude * shape))
-    return np.concatenate(parts)
+    """Share of the peak gain that the middle run keeps after a delay: point estimate, then every draw.
+
+    Arguments as in `half_life`, delays of one number or shape (S,); shape (1 + D,) or (1 + D, S). At most 1;
+    log-linear forgetting goes below 0 at long delays.
+    """
+    return _kept(law, half_life(law, block_params, injected_at_tokens), delay_tokens, 1)
 
 
-def _solve(
-    form: str,
-    curves: list[_Curve],
-    weights: FloatArray,
-    constants: tuple[float, float, float],
-    start: FloatArray | None = None,
+def new_run_half_life(
+    law: FittedLaw, block_params: ArrayLike, injected_at_tokens: ArrayLike | None = None
 ) -> FloatArray:
-    """Weighted least squares for (ln half-life at the centre, exponent); shape (2,)."""
-    longest = max(float(curve.delay.max()) for curve in curves)
-    low, high = np.log(longest / 1e4), np.log(100 * longest)
-
-    def misfit(parameters: FloatArray) -> FloatArray:
-        return np.append(
-            _residuals(form, parameters, curves, weights, constants), 0.1 * parameters[1] / EXPONENT_PRIOR
-        )
-
-    starts = (
-        [start] if start is not None else [np.array([np.log(longest * f), 0.0]) for f in (0.01, 0.1, 1.0)]
-    )
-    found = [
-        least_squares(misfit, np.clip(s, [low, -4.0], [high, 4.0]), bounds=([low, -4.0], [high, 4.0]))
-        for s in starts
-    ]
-    return min(found, key=lambda solution: solution.cost).x
+    """Half-life of one burst in a run yet to be made: draws of the law, each at Q quantiles of the scatter
+    between and within runs; shape (D·Q,) or (D·Q, S). Quantiles of these are the interval for a new run."""
+    middle = half_life(law, block_params, injected_at_tokens)[1:]
+    scatter = np.hypot(_column(law, RUN_SCATTER), _column(law, BURST_SCATTER))[1:]
+    spread = np.exp(np.multiply.outer(norm.ppf((np.arange(QUANTILES) + 0.5) / QUANTILES), scatter))  # (Q, D)
+    many = middle[None] * spread.reshape(*spread.shape, *(1,) * (middle.ndim - 1))
+    return np.asarray(many.reshape(-1, *middle.shape[1:]))
 
 
-def _left_out_error(form: str, curves: list[_Curve], constants: tuple[float, float, float]) -> float:
-    """Root mean square misfit of each run under the law fitted to the others (amplitude still its own)."""
-    runs = list(dict.fromkeys(curve.run for curve in curves))
-    if len(runs) < 2:
-        point = _solve(form, curves, np.ones(len(curves)), constants)
-        return float(np.sqrt(np.mean(_residuals(form, point, curves, np.ones(len(curves)), constants) ** 2)))
+def new_run_kept(
+    law: FittedLaw,
+    block_params: ArrayLike,
+    delay_tokens: ArrayLike,
+    injected_at_tokens: ArrayLike | None = None,
+) -> FloatArray:
+    """Share kept after a delay by one burst in a run yet to be made, as `new_run_half_life`."""
+    return _kept(law, new_run_half_life(law, block_params, injected_at_tokens), delay_tokens, QUANTILES)
+
+
+def _kept(law: FittedLaw, half: FloatArray, delay: ArrayLike, repeats: int) -> FloatArray:
+    shape = np.ones(len(law.draws) + 1) if SHAPE not in law.parameters else _column(law, SHAPE)
+    if len(half) != len(shape):
+        shape = np.tile(shape[1:], repeats)
+    shape = shape.reshape(-1, *(1,) * (half.ndim - 1))
+    return kept_share(law.law, half, shape, delay, law.settings[START], law.settings[STEP])
+
+
+def _column(law: FittedLaw, name: str) -> FloatArray:
+    """A parameter's point estimate, then every draw; (1 + D,)."""
+    at = law.parameters.index(name)
+    return np.array([row[at] for row in [law.values, *law.draws]])
+
+
+def _left_out_score(fits: list[_Fitted], prior_mean: FloatArray, prior_sd: FloatArray) -> float:
+    """Mean over runs of the log likelihood (nats per burst) that the others' law gives a left-out run.
+
+    The shape is weighed anew by the others each time. With one run: its own likelihood under the priors.
+    """
+    run = fits[0].estimates.run
+    if run.max() == 0:
+        return float(np.logaddexp.reduce([one.log_evidence for one in fits]) - np.log(len(fits))) / len(run)
+    whole = np.logaddexp.reduce([one.log_evidence for one in fits])
+    lost = []
+    for r in range(run.max() + 1):
+        kept_back = [_without(one, r, prior_mean, prior_sd).log_evidence for one in fits]
+        masses = [one.log_mass[run != r].sum() for one in fits]
+        lost.append(whole - np.logaddexp.reduce(np.add(masses, kept_back)))
+    return float(np.sum(lost)) / len(run)
+
+
+def _without(one: _Fitted, run: int, prior_mean: FloatArray, prior_sd: FloatArray) -> Posterior:
+    others = one.estimates.where(one.estimates.run != run)
+    return posterior(others, prior_mean, prior_sd, one.posterior.grid)
+
+
+def _left_out_misfit(
+    one: _Fitted,
+    curves: list[Curve],
+    prior_mean: FloatArray,
+    prior_sd: FloatArray,
+    constants: tuple[float, float],
+) -> float:
+    """Root mean square misfit of each run under the half-life that the others give it (amplitude its own)."""
     squares = []
-    for run in runs:
-        own = [curve for curve in curves if curve.run == run]
-        others = [curve for curve in curves if curve.run != run]
-        point = _solve(form, others, np.ones(len(others)), constants)
-        squares.append(np.mean(_residuals(form, point, own, np.ones(len(own)), constants) ** 2))
+    for r in range(one.estimates.run.max() + 1):
+        own = np.flatnonzero(one.estimates.run == r)
+        alone = len(own) == len(curves)
+        theta = (one.posterior if alone else _without(one, r, prior_mean, prior_sd)).mean()
+        half = np.exp(one.estimates.design[own] @ theta)
+        squares.append(
+            np.mean(
+                [
+                    misfit(one.form, one.shape, h, curves[i], *constants)
+                    for h, i in zip(half, own, strict=True)
+                ]
+            )
+        )
     return float(np.sqrt(np.mean(squares)))
 
 
-def _start(retention: Table) -> float:
-    """d₀: the delay at which the mean of all curves, each as a share of its own mean size, peaks."""
-    totals: dict[float, list[float]] = {}
-    for _, part in _injections(retention):
-        delays, gains, _ = _mean_curve(part)
-        scale = np.abs(gains).mean() or 1.0
-        for delay, gain in zip(delays, gains, strict=True):
-            totals.setdefault(float(delay), []).append(float(gain / scale))
-    most = max(len(values) for values in totals.values())
-    common = {delay: float(np.mean(values)) for delay, values in totals.items() if 2 * len(values) >= most}
-    return max(common, key=lambda delay: common[delay])
+def _draws(fits: list[_Fitted], draws: int, shaped: bool, generator: np.random.Generator) -> FloatArray:
+    """Draws of the parameters and, where the form has one, its shape; (D, parameters)."""
+    evidence = np.array([one.log_evidence for one in fits])
+    share = np.exp(evidence - np.logaddexp.reduce(evidence))
+    parts = []
+    for one, number in zip(fits, generator.multinomial(draws, share), strict=True):
+        drawn = one.posterior.draw(number, generator)
+        parts.append(np.column_stack([drawn, np.full(number, one.shape)]) if shaped else drawn)
+    return np.vstack(parts)
 
 
-def _injections(retention: Table) -> Iterator[tuple[str, Table]]:
-    """The rows of every injection of every run, with a name for it: the run's where it has only one."""
-    for run_id in np.unique(retention["run_id"].astype(str)):
-        own = retention.where(retention["run_id"].astype(str) == run_id)
-        times = np.unique(own["injected_at_tokens"])
-        for at in times:
-            name = str(run_id) if len(times) == 1 else f"{run_id} at {at:g} tokens"
-            yield name, own.where(own["injected_at_tokens"] == at)
+def _log_sizes(curves: list[Curve]) -> FloatArray:
+    return np.log([curve.block_params for curve in curves])
 
 
-def _mean_curve(part: Table) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Delays, mean gain over the probes, and its standard error (NaN with one probe); each (delays,)."""
-    delays = np.unique(part["delay_tokens"])
-    groups = [part["gain"][part["delay_tokens"] == delay] for delay in delays]
-    errors = [g.std(ddof=1) / np.sqrt(len(g)) if len(g) > 1 else np.nan for g in groups]
-    return delays, np.array([g.mean() for g in groups]), np.array(errors)
+def _log_positions(curves: list[Curve], least: float) -> FloatArray:
+    """ln of the tokens before each burst; a burst at the very start counts as one after a step."""
+    return np.log([max(curve.injected_at, least) for curve in curves])
 
 
-def _curves(retention: Table, start: float) -> tuple[list[_Curve], list[str]]:
-    """The curves of all injections with a gain, and the names of the others."""
-    curves, left_out = [], []
-    for name, part in _injections(retention):
-        delays, gains, errors = _mean_curve(part)
-        after = delays >= start
-        early = float(gains[after][:EARLY].mean()) if after.any() else 0.0
-        error = float(np.nan_to_num(errors[after][:EARLY]).mean()) if after.any() else 0.0
-        if after.sum() < MIN_DELAYS or early <= 0 or early < SIGNIFICANCE * error:
-            left_out.append(name)
-            continue
-        log_params = float(np.log(part["block_params"][0]))
-        curves.append(_Curve(str(part["run_id"][0]), log_params, delays[after], gains[after] / early))
-    return curves, left_out
+def _run_numbers(curves: list[Curve]) -> NDArray[np.int64]:
+    """Runs numbered in the order in which the curves name them."""
+    order = {name: number for number, name in enumerate(dict.fromkeys(curve.run for curve in curves))}
+    return np.array([order[curve.run] for curve in curves])
+
+
+def _position_tells(size: FloatArray, position: FloatArray) -> bool:
+    """Whether some size was given bursts at several positions, so that position is not just another size."""
+    return any(np.ptp(position[size == one]) > 1e-9 for one in np.unique(size))
+
+
+def _design_warnings(size: FloatArray, position: FloatArray, runs: int, moves: bool) -> list[str]:
+    warnings = []
+    if np.ptp(size) < 1e-9:
+        warnings.append(
+            "retention: one size only, so its change with size cannot be said; it is held constant"
+        )
+    elif runs < 3:
+        warnings.append(f"retention: {runs} runs with a gain; too few for intervals")
+    if not moves and np.ptp(position) > 1e-9:
+        warnings.append(
+            "retention: each size was given its bursts at one position in training, another for each size; "
+            "what size and position do cannot be told apart: give one size bursts at several positions"
+        )
+    return warnings
+
+
+def _curve_warnings(rough: float, middle: float, longest: float) -> list[str]:
+    warnings = []
+    if rough > ROUGH:
+        warnings.append(
+            f"retention: no simple curve describes these gains (misfit {rough:.0%} of the gain on "
+            "left-out runs); read the measured curves rather than the half-lives"
+        )
+    if middle > 2 * longest:
+        warnings.append(
+            f"retention: the half-life at the middle of the ladder ({middle:.3g} tokens) is beyond "
+            f"the longest delay measured ({longest:.3g}); measure longer delays before relying on it"
+        )
+    return warnings
+
+
+def _formula(form: str, moves: bool) -> str:
+    position = f" + {POSITION_EXPONENT}·(ln(injected_at_tokens) − centre)" if moves else ""
+    return (
+        f"{FORMULAS[form]}; half_life = exp({HALF_LIFE} + {EXPONENT}·(ln(block_params) − centre){position})"
+    )
+
+
+def _key(form: str) -> str:
+    return form.split()[0].replace("-", "_")
+
+
+def _range(values: list[float]) -> Range:
+    return Range(low=min(values), high=max(values))
