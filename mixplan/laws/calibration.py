@@ -25,6 +25,8 @@ from mixplan.laws.evidence import (
     ordered,
     standard_rows,
 )
+from mixplan.laws.source import fit_sources
+from mixplan.laws.source_rows import contradictions as source_contradictions
 
 MIN_DRAWS = 20
 
@@ -76,7 +78,12 @@ def fit_calibration(
     else:
         common, said = lm_loss.fit(loss_rows, draws, np.random.default_rng([seed, 3]))
         warnings += said
-    warnings += [text for law in (forgetting, clashing, common) if law is not None for text in law.warnings]
+    own_text: list[FittedLaw] = []
+    if measurements.sources is not None:
+        own_text, said = fit_sources(_sorted(measurements.sources), draws, np.random.default_rng([seed, 4]))
+        warnings += said
+    fitted = [law for law in (forgetting, clashing, common, *own_text) if law is not None]
+    warnings += [text for law in fitted for text in law.warnings]
     tested, said = _try_backtest(evidence, learned_skill, draws, seed)
     return Calibration(
         learned_skill=learned_skill,
@@ -84,6 +91,7 @@ def fit_calibration(
         retention=forgetting,
         interference=clashing,
         lm_loss=common,
+        sources=own_text,
         tasks=calibration.tasks,
         backtest=tested,
         warnings=[*warnings, *said],
@@ -123,7 +131,9 @@ def checked_evidence(measurements: Measurements, learned_skill: float, draws: in
     except InputError as error:
         problems += error.problems
     problems += contradictions(learning)
-    for name in ("retention", "interference"):
+    if measurements.sources is not None:
+        problems += source_contradictions(measurements.sources)
+    for name in ("retention", "interference", "sources"):
         table = getattr(measurements, name)
         if table is not None:
             problems += one_value_per(table, "run_id", ("rung", "block_params", "seed"), name)
@@ -197,7 +207,7 @@ def _sorted(table: Table) -> Table:
 def _provenance(measurements: Measurements, draws: int, seed: int) -> Provenance:
     tables = {
         name: {"rows": len(table), "sha256": table_hash(table)}
-        for name in ("learning", "retention", "interference")
+        for name in ("learning", "retention", "interference", "sources")
         if (table := getattr(measurements, name)) is not None
     }
     return {

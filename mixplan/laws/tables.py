@@ -10,6 +10,7 @@ from mixplan.documents import Calibration
 from mixplan.documents.calibration import Backtest, FittedLaw, TaskCoverage
 from mixplan.laws import interference, logistic, retention
 from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.source_predict import predict
 from mixplan.units import number
 
 
@@ -22,7 +23,7 @@ class Shown(NamedTuple):
 
 
 def calibration_tables(calibration: Calibration) -> list[Shown]:
-    """Slopes, coverage, retention and interference by size, LM loss, backtest; those that there are."""
+    """Slopes, coverage, retention, interference, LM loss, sources, backtest; those that there are."""
     learning = calibration.learning
     slopes = [name for name in learning.parameters if "[" not in name]
     shown = [
@@ -51,6 +52,7 @@ def calibration_tables(calibration: Calibration) -> list[Shown]:
                 [_parameter(law, name) for name in law.parameters],
             )
         )
+    shown += [_source(law) for law in calibration.sources]
     if calibration.backtest is not None:
         shown += backtest_tables(calibration.backtest)
     return shown
@@ -60,7 +62,12 @@ def calibration_summary(calibration: Calibration) -> dict[str, Any]:
     """The document without bootstrap draws and left-out cells, for programs that only want the findings."""
     laws = ("learning", "retention", "interference", "lm_loss")
     return calibration.model_dump(
-        mode="json", exclude={**{law: {"draws"} for law in laws}, "backtest": {"cells"}}
+        mode="json",
+        exclude={
+            **{law: {"draws"} for law in laws},
+            "sources": {"__all__": {"draws"}},
+            "backtest": {"cells"},
+        },
     )
 
 
@@ -148,5 +155,23 @@ def _interference(law: FittedLaw, sizes: list[float]) -> Shown:
     return Shown(
         "Interference by size (a common-data step against a rare task; loss change in nats a step)",
         ["block params", "|cosine|", "90 %", "loss change", "90 %"],
+        rows,
+    )
+
+
+def _source(law: FittedLaw) -> Shown:
+    """Bits per byte of new runs of the longest horizon at three shares, of text that is read once."""
+    low, high = law.ranges["share"].low, law.ranges["share"].high
+    shares, tokens = [low, (low + high) / 8, high], law.ranges["tokens"].high
+    rows: list[list[Any]] = []
+    for size in _sizes(law):
+        found = predict(law, np.array(shares), size, tokens, 1.0)
+        spans = [f"{low:.3f} … {high:.3f}" for low, high in zip(found.low, found.high, strict=True)]
+        pairs = zip((f"{bits:.3f}" for bits in found.bits), spans, strict=True)
+        rows.append([number(size), *(text for pair in pairs for text in pair)])
+    return Shown(
+        f"Source {law.subject}: held-out bits per byte of a new run after {number(tokens)} tokens "
+        f"({law.law}; {law.runs} runs, {law.rows} rows; text read once)",
+        ["block params", *(text for share in shares for text in (f"share {share:.3g}", "90 %"))],
         rows,
     )
