@@ -59,6 +59,11 @@ class Forecast(Protocol):
         """Everything about n cells, with intervals and extrapolation flags."""
         ...
 
-    def lm_loss(self, block_params: FloatArray, tokens: FloatArray) -> FloatArray | None:
-        """Predicted LM loss (nats per token) on common data, shape (n,); None when no such law was fitted."""
+    def lm_loss(
+        self, block_params: FloatArray, tokens: FloatArray, common_share: FloatArray | None = None
+    ) -> FloatArray | None:
+        """Predicted LM loss (nats per token) on common data, shape (n,); None when no such law was fitted.
+
+        `common_share` is the share of common data in the tokens; without it they are all common data.
+        """
         ...

@@ -46,7 +46,7 @@ def fit_calibration(
         InputError: rows contradict each other, or there are fewer than two sizes; all problems at once.
     """
     evidence = checked_evidence(measurements, learned_skill, draws)
-    loss_rows = lm_loss.loss_rows(evidence)
+    loss_rows = lm_loss.loss_rows(evidence, measurements.sources, _unique_tokens(measurements))
     calibration = learning_only(evidence, learned_skill, draws, seed)
     warnings = [
         *reference_warnings(measurements.provenance),
@@ -146,6 +146,12 @@ def checked_evidence(measurements: Measurements, learned_skill: float, draws: in
     if problems:
         raise InputError(problems)
     return collect_evidence(learning)
+
+
+def _unique_tokens(measurements: Measurements) -> float | None:
+    """Tokens of base text that the runs could draw from, where the tables' provenance says."""
+    said = measurements.provenance.get("corpus_train_tokens")
+    return float(said) if isinstance(said, int | float) and said > 0 else None
 
 
 def _try_backtest(

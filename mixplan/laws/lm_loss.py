@@ -1,15 +1,21 @@
 """The LM-loss law on common data.
 
-    L(N, D) = E + A/N^α + B/D^β        (arXiv 2203.15556, eq. 2)
+    L(N, D') = E + A/N^α + B/D'^β        (arXiv 2203.15556, eq. 2)
+    D' = common tokens, repeats discounted (arXiv 2305.16264, eq. 5)
 
-L in nats per token, N block parameters, D training tokens of a finished run. Exponents are fitted, never
-imported.
+L in nats per token, N block parameters. Common tokens are the share of common data in the training tokens:
+1 less what the `sources` table says was mixed in. Exponents are fitted, never imported.
 
 Which rows: final checkpoints where they can tell N from D, else all checkpoints from a fifth of the run on
 (before that, warm-up bends the curve), plus `before_decay` nats for those before the end, which were measured
 ahead of the learning-rate decay.
 
-Shape legend: n = rows, P = parameters of the search, D = draws, R = runs.
+Uncertainty: draws from the posterior of mixplan.laws.loss_posterior. How sizes depart from a power law
+(`size_noise`), the scatter between runs (`run_noise`, of all of a run's losses together) and that of single
+losses (`noise`) are parameters of their own, so the interval for the mean of many runs of a size and the one
+for a new run differ.
+
+Shape legend: n = rows or cells, D = draws, K = parameters.
 """
 
 from __future__ import annotations
@@ -17,240 +23,222 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import least_squares
-from scipy.special import expit
+from numpy.typing import ArrayLike
+from scipy.special import ndtri
 
 from mixplan.documents.calibration import FittedLaw, Range
 from mixplan.errors import InputError
-from mixplan.laws.bootstrap import interval_90, rounded, run_weights
-from mixplan.laws.evidence import BoolArray, Evidence, FloatArray, IntArray
+from mixplan.laws.bootstrap import interval_90, rounded
+from mixplan.laws.evidence import FloatArray
+from mixplan.laws.loss_posterior import EXPONENT_PRIOR, NOISES, R_STAR, LossPosterior, effective_tokens
+from mixplan.laws.loss_rows import MAX_CORRELATION, LossRows, choose, correlation, loss_rows
+from mixplan.units import number
+
+__all__ = [
+    "BEFORE_DECAY",
+    "NAME",
+    "PARAMETERS",
+    "LossForecast",
+    "fit",
+    "forecast",
+    "loss_rows",
+    "measured_sizes",
+    "predict",
+    "unmeasured_exponents",
+]
 
 NAME = "power law in size and tokens"
 PARAMETERS = ("E", "A", "alpha", "B", "beta")
-BEFORE_DECAY = "before_decay"
-NOISE = 0.01
-"""Relative error of a loss measurement up to which misfits count squared, beyond it linearly (Huber)."""
-EXPONENT_PRIOR = (np.log(0.3), 0.7)
-"""Mean and standard deviation of ln α and ln β. Published exponents run from 0.10 to 0.46 (arXiv 2203.15556
-and the OLMo ladder); the prior only keeps a short ladder from running off, and every draw moves its mean."""
-SHARE_PRIOR = (0.0, 1.5)
-"""Of the log-odds of E as a share of the smallest loss seen: nearly flat."""
-TERM_PRIOR = 2.0
-"""Standard deviation of the logarithm of each power term at the centre, around a tenth of the least loss."""
-OFFSET_PRIOR = (0.0, 0.5)
-"""Of `before_decay`, nats."""
-SKIPPED_SHARE = 0.2
-"""Share of a run at its start whose checkpoints the law does not see."""
-MAX_CORRELATION = 0.95
-"""Above this correlation of ln N with ln D, final checkpoints cannot tell size from tokens."""
+BEFORE_DECAY, REPETITION = "before_decay", "repetition_constant"
+LARGE_NOISE = 0.05
+"""Relative scatter of a loss between runs of the same size and length above which something is wrong."""
+LEARNED_SHARE = 0.5
+"""Share of the prior's variance of ln exponent that rows must remove for it to count as measured."""
+EDGE_TOLERANCE = 0.01
+"""A value within this relative distance of a fitted range counts as inside."""
+_SIZE = "block_params_"
+_NORMAL = ndtri((np.arange(20) + 0.5) / 20)
+"""Twenty equally likely values of a standard normal."""
 
 
 @dataclass(frozen=True)
-class LossRows:
-    """One row per run and checkpoint; every array has shape (n,)."""
+class LossForecast:
+    """Losses of finished runs on common data, nats per token; arrays have shape (n,)."""
 
-    run: IntArray
-    block_params: FloatArray
-    tokens: FloatArray
     loss: FloatArray
-    finished: BoolArray
-
-
-def loss_rows(evidence: Evidence) -> LossRows | None:
-    """One LM loss per run and step; None when the table has none.
-
-    Raises:
-        InputError: a run has several different LM losses at one step.
-    """
-    table = evidence.table
-    if "lm_loss" not in table:
-        return None
-    have = np.isfinite(table["lm_loss"]) & (table["lm_loss"] > 0)
-    if not have.any():
-        return None
-    keys = np.column_stack([evidence.run[have].astype(float), table["step"][have]])
-    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    group = group.reshape(-1)
-    loss = table["lm_loss"][have]
-    differing = np.flatnonzero(np.abs(loss - loss[first][group]) > 1e-6 * loss)
-    if len(differing):
-        row = differing[0]
-        raise InputError(
-            f"learning: lm_loss must be one number per run and step; {len(np.unique(group[differing]))} have "
-            f"several, first run {evidence.run_ids[int(keys[row, 0])]!r} at step {keys[row, 1]:g}"
-        )
-    rows = np.flatnonzero(have)[first]
-    return LossRows(
-        run=evidence.run[rows],
-        block_params=table["block_params"][rows],
-        tokens=table["tokens"][rows],
-        loss=table["lm_loss"][rows],
-        finished=evidence.finished[rows],
-    )
+    low: FloatArray
+    """Lower end of the 90 % interval for the mean of many runs of the size; NaN for a law without draws."""
+    high: FloatArray
+    run_low: FloatArray
+    """Lower end of the 90 % interval for one new run."""
+    run_high: FloatArray
+    extrapolated: list[list[str]]
+    """Per cell, why it lies outside what was measured; empty list: inside."""
 
 
 def fit(rows: LossRows, draws: int, generator: np.random.Generator) -> tuple[FittedLaw | None, list[str]]:
     """Fit the law; None, with the reason, when the rows have one size or one token count only."""
-    used, finals_only = _choose(rows)
-    sizes, lengths = len(np.unique(used.block_params)), len(np.unique(used.tokens))
+    used, finals_only = choose(rows)
+    sizes, lengths = len(np.unique(used.block_params)), len(np.unique(used.common_tokens))
     if sizes < 2 or lengths < 2:
         missing = "size" if sizes < 2 else "token count"
         return None, [f"LM loss: measured at one {missing} only, so no law of size and tokens was fitted"]
-    log_n, log_d = np.log(used.block_params), np.log(used.tokens)
-    centres = np.array([log_n.mean(), log_d.mean()])
-    floor = float(used.loss.min())
-    run_ids, run = np.unique(used.run, return_inverse=True)
-    share = 1.0 / np.bincount(run)[run]
-    search = _Search(
-        log_n - centres[0],
-        log_d - centres[1],
-        np.log(used.loss),
-        ~used.finished,
-        floor,
-        with_offset=not finals_only,
+    posterior = LossPosterior(used, with_offset=not finals_only)
+    peak = posterior.peak()
+    drawn = posterior.draws(peak, draws, generator)
+    table = posterior.parameters(drawn)
+    values = posterior.parameters(peak[None, :])[0]
+    learned = {
+        f"{name}_measured": float(np.clip(1.0 - np.var(drawn[:, at]) / EXPONENT_PRIOR[1] ** 2, 0.0, 1.0))
+        for name, at in (("alpha", 3), ("beta", 4))
+    }
+    settings = dict(learned)
+    settings |= {f"{_SIZE}{at}": float(size) for at, size in enumerate(np.unique(used.block_params), 1)}
+    if not posterior.with_repeats:
+        settings[REPETITION] = R_STAR
+    if np.isfinite(used.unique_tokens):
+        settings["unique_tokens"] = used.unique_tokens
+    worth = float(values[posterior.names.index(REPETITION)]) if posterior.with_repeats else R_STAR
+    effective = effective_tokens(used.common_tokens, used.unique_tokens, worth)
+    law = FittedLaw(
+        law=NAME,
+        formula="lm_loss = E + A/block_params^alpha + B/common tokens^beta (+ before_decay before the end)",
+        source="arXiv 2203.15556, eq. 2; repeats as in arXiv 2305.16264, eq. 5",
+        parameters=posterior.names,
+        values=values.tolist(),
+        draws=rounded(table),
+        ranges={
+            "block_params": _range(used.block_params),
+            "tokens": _range(effective),
+            "common_share": _range(used.common_share),
+        },
+        settings=settings,
+        rows=len(used.loss),
+        runs=len(np.unique(used.run)),
+        residual=posterior.residual(peak) * float(np.mean(used.loss)),
+        warnings=_warnings(used, finals_only, posterior, values, table, learned),
     )
-    mean, spread = search.prior()
-    starts = [
-        np.array([e, mean[1], np.log(a), mean[3], np.log(b), 0.0])[: len(mean)]
-        for e in (-1.0, 1.0) for a in (0.15, 0.6) for b in (0.15, 0.6)
-    ]  # fmt: skip
-    point = min((search.solve(share, mean, spread, start) for start in starts), key=lambda found: found[1])[0]
-    weights = run_weights(len(run_ids), draws, generator)[:, run] * share
-    moved = generator.normal(mean, spread, size=(draws, len(mean)))
-    drawn = [search.solve(w, m, spread, point)[0] for w, m in zip(weights, moved, strict=True)]
-    values = search.named(point, centres)
-    table = np.array([search.named(one, centres) for one in drawn]).reshape(draws, len(values))
-    return (
-        FittedLaw(
-            law=NAME,
-            formula="lm_loss = E + A/block_params^alpha + B/tokens^beta (+ before_decay before a run's end)",
-            source="arXiv 2203.15556, eq. 2",
-            parameters=[*PARAMETERS, *([] if finals_only else [BEFORE_DECAY])],
-            values=values.tolist(),
-            draws=rounded(table),
-            ranges={
-                "block_params": Range(
-                    low=float(used.block_params.min()), high=float(used.block_params.max())
-                ),
-                "tokens": Range(low=float(used.tokens.min()), high=float(used.tokens.max())),
-            },
-            settings={},
-            rows=len(used.loss),
-            runs=len(run_ids),
-            residual=float(np.sqrt(np.mean((np.exp(search.log_loss(point)) - used.loss) ** 2))),
-            warnings=_warnings(used, finals_only, sizes, lengths, table),
-        ),
-        [],
-    )
+    return law, []
 
 
-def predict(parameters: FloatArray, block_params: FloatArray, tokens: FloatArray) -> FloatArray:
-    """LM loss of finished runs in nats per token, shape (n,); parameters begin with E, A, α, B, β."""
-    e, a, alpha, b, beta = parameters[:5]
-    return e + a * block_params**-alpha + b * tokens**-beta
+def measured_sizes(law: FittedLaw) -> list[float]:
+    """Block parameters that the law was fitted on, ascending; in laws that do not list them, both ends."""
+    found = sorted(value for name, value in law.settings.items() if name.startswith(_SIZE))
+    return found or sorted({law.ranges["block_params"].low, law.ranges["block_params"].high})
 
 
-class _Search:
-    """The law in coordinates that are free of bounds, with its residuals.
+def unmeasured_exponents(law: FittedLaw) -> list[str]:
+    """Exponents that the rows hardly moved from the prior; none in laws that do not say."""
+    return [name for name in ("alpha", "beta") if law.settings.get(f"{name}_measured", 1.0) < LEARNED_SHARE]
 
-    Coordinates: log-odds of E ÷ smallest loss; ln of the size term at the centre; ln α; ln of the token term
-    at the centre; ln β; before_decay.
+
+def predict(parameters: FloatArray, block_params: ArrayLike, tokens: ArrayLike) -> FloatArray:
+    """LM loss of finished runs in nats per token, by (common, effective) tokens; everything broadcasts.
+
+    Args:
+        parameters: begins with E, A, α, B, β along the last axis; the axes before it are added in front.
     """
+    e, a, alpha, b, beta = (np.asarray(parameters)[..., at] for at in range(5))
+    sizes, lengths = np.asarray(block_params, dtype=float), np.asarray(tokens, dtype=float)
+    shape = (*e.shape, *(1,) * np.broadcast(sizes, lengths).ndim)
+    e, a, alpha, b, beta = (one.reshape(shape) for one in (e, a, alpha, b, beta))
+    return np.asarray(e + a * sizes**-alpha + b * lengths**-beta)
 
-    def __init__(
-        self,
-        n: FloatArray,
-        d: FloatArray,
-        log_loss: FloatArray,
-        early: BoolArray,
-        floor: float,
-        with_offset: bool,
-    ) -> None:
-        self.n, self.d, self.target, self.early, self.floor = n, d, log_loss, early.astype(float), floor
-        self.with_offset = with_offset
 
-    def prior(self) -> tuple[FloatArray, FloatArray]:
-        """Mean and standard deviation of every coordinate, shapes (P,)."""
-        term = (np.log(0.1 * self.floor), TERM_PRIOR)
-        rows = [SHARE_PRIOR, term, EXPONENT_PRIOR, term, EXPONENT_PRIOR] + [OFFSET_PRIOR] * self.with_offset
-        return np.array([m for m, _ in rows]), np.array([s for _, s in rows])
+def forecast(
+    law: FittedLaw,
+    block_params: ArrayLike,
+    tokens: ArrayLike,
+    common_share: ArrayLike = 1.0,
+    unique_tokens: ArrayLike = np.inf,
+) -> LossForecast:
+    """Losses with intervals and reasons for doubt; arguments broadcast to shape (n,).
 
-    def log_loss(self, z: FloatArray) -> FloatArray:
-        """ln L of the rows, shape (n,)."""
-        return np.log(self._terms(z)[0])
+    Args:
+        law: of `fit`.
+        block_params: N.
+        tokens: training tokens.
+        common_share: share of common data in them, in (0, 1].
+        unique_tokens: tokens of common data that there are; what exceeds them is repeated.
 
-    def solve(
-        self, weights: FloatArray, mean: FloatArray, spread: FloatArray, start: FloatArray
-    ) -> tuple[FloatArray, float]:
-        """Coordinates with the smallest robust misfit plus prior, and that cost."""
-        root = np.sqrt(weights) / NOISE
-
-        def residuals(z: FloatArray) -> FloatArray:
-            return np.concatenate([root * (self.log_loss(z) - self.target), (z - mean) / spread])
-
-        def jacobian(z: FloatArray) -> FloatArray:
-            loss, e, size, length, alpha, beta = self._terms(z)
-            columns = [
-                e * (1.0 - e / self.floor) * np.ones_like(self.n),
-                size, -alpha * self.n * size, length, -beta * self.d * length,
-            ] + [self.early] * self.with_offset  # fmt: skip
-            return np.vstack([(root / loss)[:, None] * np.column_stack(columns), np.diag(1.0 / spread)])
-
-        found = least_squares(
-            residuals, start, jac=jacobian, loss="huber", f_scale=1.0, xtol=1e-10, ftol=1e-10
+    Raises:
+        InputError: a share outside (0, 1], or a law without noises (of an older mixplan).
+    """
+    missing = [name for name in (*PARAMETERS, *NOISES) if name not in law.parameters]
+    if missing:
+        raise InputError(
+            f"calibration: the LM-loss law lacks {', '.join(missing)}; write it anew with `mixplan fit`"
         )
-        return found.x, float(found.cost)
-
-    def named(self, z: FloatArray, centres: FloatArray) -> FloatArray:
-        """E, A, α, B, β and, if searched, before_decay."""
-        alpha, beta = _exponent(z[2]), _exponent(z[4])
-        known = [
-            self.floor * expit(z[0]),
-            np.exp(z[1] + alpha * centres[0]),
-            alpha,
-            np.exp(z[3] + beta * centres[1]),
-            beta,
-        ]
-        return np.array([*known, *z[5:]])
-
-    def _terms(self, z: FloatArray) -> tuple[FloatArray, float, FloatArray, FloatArray, float, float]:
-        alpha, beta = _exponent(z[2]), _exponent(z[4])
-        e = float(self.floor * expit(z[0]))
-        size = np.exp(np.clip(z[1] - alpha * self.n, -50.0, 50.0))
-        length = np.exp(np.clip(z[3] - beta * self.d, -50.0, 50.0))
-        loss = e + size + length + (z[5] * self.early if self.with_offset else 0.0)
-        return np.maximum(loss, 1e-6), e, size, length, alpha, beta
-
-
-def _exponent(log_exponent: float) -> float:
-    """Bounded, since far-off steps would overflow; only a term that the rows do not show ends out there."""
-    return float(np.exp(np.clip(log_exponent, -6.0, 2.0)))
-
-
-def _choose(rows: LossRows) -> tuple[LossRows, bool]:
-    """Final checkpoints (then True) if they span sizes and tokens independently, else all late ones."""
-    final = _where(rows, rows.finished)
-    spans = len(np.unique(final.block_params)) >= 3 and len(np.unique(final.tokens)) >= 3
-    if spans and _correlation(final) < MAX_CORRELATION:
-        return final, True
-    length = np.zeros(int(rows.run.max()) + 1)
-    np.maximum.at(length, rows.run, rows.tokens)
-    late = _where(rows, rows.tokens >= SKIPPED_SHARE * length[rows.run])
-    return late, bool(late.finished.all())
-
-
-def _correlation(rows: LossRows) -> float:
-    """Of ln N with ln D, without its sign; needs two values of each."""
-    return float(abs(np.corrcoef(np.log(rows.block_params), np.log(rows.tokens))[0, 1]))
-
-
-def _where(rows: LossRows, keep: BoolArray) -> LossRows:
-    return LossRows(
-        rows.run[keep], rows.block_params[keep], rows.tokens[keep], rows.loss[keep], rows.finished[keep]
+    sizes, lengths, shares, unique = (
+        np.atleast_1d(one).astype(float)
+        for one in np.broadcast_arrays(block_params, tokens, common_share, unique_tokens)
     )
+    if ((shares <= 0) | (shares > 1)).any():
+        worst = shares[(shares <= 0) | (shares > 1)][0]
+        raise InputError(f"common_share must lie above 0 and at most at 1, not at {worst:g}")
+    table = np.array([law.values, *law.draws])  # (1 + D, K)
+    constant = table[:, [law.parameters.index(REPETITION)]] if REPETITION in law.parameters else R_STAR
+    effective = effective_tokens((shares * lengths)[None, :], unique[None, :], constant)
+    losses = np.stack([
+        predict(row, sizes, seen)
+        for row, seen in zip(table, np.broadcast_to(effective, (len(table), len(sizes))), strict=True)
+    ])  # fmt: skip
+    reasons = _reasons(
+        law, sizes, np.broadcast_to(effective, losses.shape)[0], shares, shares * lengths > unique
+    )
+    if not law.draws:
+        nothing = np.full(len(sizes), np.nan)
+        return LossForecast(losses[0], nothing, nothing, nothing, nothing, reasons)
+    noise, run_noise, size_noise = (table[1:, law.parameters.index(name)] for name in NOISES)  # (D,) each
+    low, high = _quantiles(losses[1:], size_noise)
+    run_low, run_high = _quantiles(losses[1:], np.sqrt(size_noise**2 + run_noise**2 + noise**2))
+    return LossForecast(losses[0], low, high, run_low, run_high, reasons)
 
 
-def _warnings(rows: LossRows, finals_only: bool, sizes: int, lengths: int, draws: FloatArray) -> list[str]:
+def _quantiles(losses: FloatArray, scatter: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """90 % interval, shape (n,) each, of draws (D, n) that scatter by relative amounts (D,)."""
+    there = losses[:, None, :] * np.exp(scatter[:, None] * _NORMAL)[:, :, None]
+    low, high = np.quantile(there.reshape(-1, losses.shape[1]), [0.05, 0.95], axis=0)
+    return low, high
+
+
+def _reasons(
+    law: FittedLaw, sizes: FloatArray, tokens: FloatArray, shares: FloatArray, repeated: FloatArray
+) -> list[list[str]]:
+    """Per cell, why it lies outside what was measured."""
+    found = []
+    for size, length, share, repeats in zip(sizes, tokens, shares, repeated, strict=True):
+        reasons = []
+        for axis, what, value in (
+            ("block_params", "block_params", size),
+            ("tokens", "common tokens", length),
+            ("common_share", "common_share", share),
+        ):
+            span = law.ranges.get(axis)
+            if span is not None and value > span.high * (1.0 + EDGE_TOLERANCE):
+                reasons.append(f"{what} {number(value)} is above the largest fitted {number(span.high)}")
+            elif span is not None and value < span.low * (1.0 - EDGE_TOLERANCE):
+                reasons.append(f"{what} {number(value)} is below the smallest fitted {number(span.low)}")
+        if repeats and REPETITION not in law.parameters:
+            reasons.append(
+                f"common data is repeated, which no fitted run did: R* = {R_STAR:g} is from arXiv 2305.16264"
+            )
+        found.append(reasons)
+    return found
+
+
+def _range(values: FloatArray) -> Range:
+    return Range(low=float(values.min()), high=float(values.max()))
+
+
+def _warnings(
+    rows: LossRows,
+    finals_only: bool,
+    posterior: LossPosterior,
+    values: FloatArray,
+    table: FloatArray,
+    learned: dict[str, float],
+) -> list[str]:
     found = []
     if not finals_only:
         found.append(
@@ -258,22 +246,58 @@ def _warnings(rows: LossRows, finals_only: bool, sizes: int, lengths: int, draws
             "decay were used too, with a fitted offset; the dependence on tokens is that of one run's own "
             "course"
         )
-    elif _correlation(rows) >= MAX_CORRELATION:
+    elif correlation(rows) >= MAX_CORRELATION:
         found.append(
             "LM loss: tokens grow with size in these runs, so what size does and what tokens do cannot be "
             "told apart; only runs along that same line can be forecast"
         )
-    for count, what, exponent in ((sizes, "sizes", "alpha"), (lengths, "training lengths", "beta")):
-        if count < 3:
+    for what, column, exponent in (
+        ("sizes", rows.block_params, "alpha"),
+        ("training lengths", rows.common_tokens, "beta"),
+    ):
+        count = len(np.unique(column))
+        if count < 3 or learned[f"{exponent}_measured"] < LEARNED_SHARE:
             found.append(
                 f"LM loss: {count} {what} do not determine {exponent}, which then rests on a prior around "
-                f"0.3; do not extrapolate to other {what}"
+                f"0.3; do not extrapolate to other {what}; measure more {what}, further apart"
             )
-    if len(draws) and sizes >= 3:
-        low, high = interval_90(draws[:, 0])
-        if high - low > 0.5 * float(rows.loss.min()):
+    low, high = interval_90(table[:, 0])
+    if high - low > 0.5 * float(np.median(rows.loss)):
+        found.append(
+            f"LM loss: the irreducible loss E is not pinned down (90 % interval {low:.3g} to {high:.3g} "
+            "nats); far extrapolation in size or tokens is not supported"
+        )
+    if not posterior.with_repeats:
+        known = "no run repeats common data" if np.isfinite(rows.unique_tokens) else (
+            "the tables do not say how much common data there is, so it is taken that no run repeats it"
+        )  # fmt: skip
+        found.append(f"LM loss: {known}; what repeats cost is imported (R* = {R_STAR:g}, arXiv 2305.16264)")
+    return found + _contradictions(rows, posterior, values)
+
+
+def _contradictions(rows: LossRows, posterior: LossPosterior, values: FloatArray) -> list[str]:
+    """Losses that do not go together: single ones apart, scatter beyond that of seeds, no fall."""
+    found = []
+    apart = posterior.outlying
+    if len(apart):
+        first = apart[np.lexsort((rows.tokens[apart], rows.block_params[apart]))[0]]
+        found.append(
+            f"LM loss: {len(apart)} of {len(rows.loss)} losses lie far from all others and are left out, "
+            f"first {rows.loss[first]:.4g} at {number(rows.block_params[first])} block parameters and "
+            f"{number(rows.tokens[first])} tokens; is it in nats per token, on the same text?"
+        )
+    names = posterior.names
+    scatter = float(np.sqrt(sum(values[names.index(name)] ** 2 for name in NOISES)))
+    if scatter > LARGE_NOISE:
+        found.append(
+            f"LM loss: runs scatter by {scatter:.0%} around the law, where seeds usually differ by a percent "
+            "or less: the losses contradict each other, or no such law holds for them"
+        )
+    for what, column in (("size", rows.block_params), ("tokens", rows.common_tokens)):
+        log_x, log_loss = np.log(column), np.log(rows.loss)
+        if np.polyfit(log_x, log_loss, 1)[0] >= 0:
             found.append(
-                f"LM loss: the irreducible loss E is not pinned down (90 % interval {low:.3g} to {high:.3g} "
-                "nats); far extrapolation in size is not supported"
+                f"LM loss: it does not fall with {what} in these rows, which the law cannot follow; its "
+                f"forecasts for other {what} are not supported"
             )
     return found

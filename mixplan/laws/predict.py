@@ -137,12 +137,18 @@ class LawForecast:
             extrapolated=self._reasons(family, complexity, block_params, tokens, frequency),
         )
 
-    def lm_loss(self, block_params: FloatArray, tokens: FloatArray) -> FloatArray | None:
-        """LM loss of finished runs on common data, nats per token, shape (n,); None without such a law."""
+    def lm_loss(
+        self, block_params: FloatArray, tokens: FloatArray, common_share: FloatArray | None = None
+    ) -> FloatArray | None:
+        """LM loss of finished runs on common data, nats per token, shape (n,); None without such a law.
+
+        Repeated tokens count as given: discount them first. Intervals: mixplan.laws.lm_loss.forecast.
+        """
         law = self._calibration.lm_loss
         if law is None:
             return None
-        sizes, lengths = np.broadcast_arrays(np.asarray(block_params, float), np.asarray(tokens, float))
+        share = 1.0 if common_share is None else common_share
+        sizes, lengths = np.broadcast_arrays(block_params, np.asarray(tokens, dtype=float) * share)
         return lm_loss.predict(np.array(law.values), np.atleast_1d(sizes), np.atleast_1d(lengths))
 
     def problems(self, family: list[str], complexity: FloatArray) -> list[tuple[int, str]]:
