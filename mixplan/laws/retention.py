@@ -48,6 +48,8 @@ PRIOR_SD = {HALF_LIFE: 3.0, EXPONENT: 2.0, POSITION_EXPONENT: 1.0}
 only what the measurements leave open (b with one size)."""
 ROUGH = 0.25
 """Misfit on left-out runs, as a share of the early gain, above which the law warns about itself."""
+HOPELESS = 30.0
+"""Log evidence by which a shape may lie behind the best one before its score is no longer worth computing."""
 QUANTILES = 20
 
 
@@ -230,6 +232,8 @@ def _left_out_score(fits: list[_Fitted], prior_mean: FloatArray, prior_sd: Float
 
     The shape is weighed anew by the others each time. With one run: its own likelihood under the priors.
     """
+    best = max(one.log_evidence for one in fits)
+    fits = [one for one in fits if one.log_evidence > best - HOPELESS]
     run = fits[0].estimates.run
     if run.max() == 0:
         return float(np.logaddexp.reduce([one.log_evidence for one in fits]) - np.log(len(fits))) / len(run)

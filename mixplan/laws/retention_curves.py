@@ -29,7 +29,7 @@ SIGNIFICANCE = 2.0
 MIN_DELAYS, EARLY = 3, 3
 NOISE = 0.02
 """Noise of a mean gain as a share of the early gain, before the curve has spoken."""
-STEP = 0.1
+STEP = 0.15
 """Of the first grid over ln half-life."""
 OPEN = 3.0
 """Standard deviation of the prior on ln half-life around the middle of the measured delays (logarithmic)."""
@@ -135,7 +135,7 @@ def half_life_of(
     mean, sd, _ = _moments(form, shape, curve, constants, centre, wide)
     reach = 8 * max(sd, 0.5 * STEP)
     mean, sd, log_mass = _moments(
-        form, shape, curve, constants, centre, np.linspace(mean - reach, mean + reach, 161)
+        form, shape, curve, constants, centre, np.linspace(mean - reach, mean + reach, 121)
     )
     precision = max(sd**-2 - OPEN**-2, 1e-4)
     site = (mean * sd**-2 - centre * OPEN**-2) / precision if sd**-2 - OPEN**-2 > 1e-4 else centre

@@ -23,7 +23,7 @@ IntArray = NDArray[np.int64]
 
 SMALLEST, LARGEST = 0.01, 2.0
 """Least scatter considered and scale of the half normal above, in the units of m."""
-COARSE, FINE, NEGLIGIBLE = 12, 16, 1e-7
+COARSE, FINE, NEGLIGIBLE = 12, 14, 1e-5
 """Points per scatter over all that it can be, then where the posterior is; its share that may be left out."""
 
 
