@@ -260,6 +260,21 @@ def backtest(
     console.say(found.verdict)
 
 
+@app.command()
+def gaps(
+    calibration: Annotated[Path, typer.Argument(help="calibration.json, or ref:NAME.")],
+    small: Annotated[
+        float | None, typer.Option(help="Block parameters. Default: every size of the ladder.")
+    ] = None,
+    large: Annotated[float | None, typer.Option(help="Block parameters, likewise.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say which gaps in LM loss between sizes more data can close, and which only size."""
+    from mixplan import commands
+
+    commands.gaps(calibration, small, large, as_json)
+
+
 # --- recommend ---
 
 

@@ -72,6 +72,29 @@ def fit(
     console.wrote([out])
 
 
+def gaps(calibration: Path, small: float | None, large: float | None, as_json: bool) -> None:
+    """`gaps`: the argument from the fitted loss law, shown.
+
+    Raises:
+        NoAnswer: there is no loss law.
+    """
+    from dataclasses import asdict
+
+    from mixplan.documents import Calibration, load
+    from mixplan.laws.gap_tables import gap_sentences, gap_tables
+    from mixplan.laws.loss_gaps import loss_gaps
+
+    laws = load(console.resolved(calibration, "calibration.json"), Calibration)
+    found = loss_gaps(laws, small, large)
+    if as_json:
+        console.emit_json(asdict(found))
+        return
+    console.tables(gap_tables(found), gap=True)
+    for text in gap_sentences(found):
+        console.say(text)
+    console.notes(found.warnings, "warning")
+
+
 def recommend(
     plan: Path, calibration: Path, out: Path, why: bool, seed: int | None, force: bool, as_json: bool
 ) -> None:

@@ -1,6 +1,6 @@
 """Which LM-loss gaps between two sizes more data can close, and which only size (arXiv 2605.29548, sec. 2).
 
-With L(N, D) = E + A/N^α + B/D^β and compute 6·N·D (FLOPs, arXiv 2203.15556):
+With L(N, D) = E + A/N^α + B/D^β and 6·N·D FLOPs of compute (arXiv 2001.08361, sec. 2.1):
 
     tokens of a compute-optimal N     D_C(N) = (β·B/(α·A))^(1/β)·N^(α/β)     from ∂L/∂ln N = ∂L/∂ln D
     its loss                          L_C(N) = E + (1 + α/β)·A/N^α
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,8 +29,6 @@ from mixplan.laws.evidence import FloatArray
 from mixplan.laws.lm_loss import EDGE_TOLERANCE, NAME, PARAMETERS, measured_sizes, unmeasured_exponents
 from mixplan.units import number
 
-FLOPS_PER_PARAMETER = 6.0
-"""FLOPs per block parameter and token, forward and backward (arXiv 2001.08361, sec. 2.1)."""
 Interval = tuple[float | None, float | None, float | None]
 """Estimate and 90 % interval; none where it is infinite, or, of the interval, where the law has no draws."""
 
@@ -59,6 +56,20 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class Size:
+    """One size, trained compute-optimally or with unlimited data."""
+
+    block_params: float
+    optimal_tokens: Interval
+    optimal_loss: Interval
+    """L_C, nats per token."""
+    unlimited_loss: Interval
+    """L_∞, nats per token."""
+    only_by_size_below: Interval
+    """The largest size that cannot reach this one's L_C with unlimited data."""
+
+
+@dataclass(frozen=True)
 class LossGaps:
     """The argument in numbers."""
 
@@ -69,9 +80,7 @@ class LossGaps:
     irreducible_nats: Interval
     size_ratio_bound: Interval
     """(1 + α/β)^(1/α): the size ratio from which data cannot close the gap."""
-    sizes: list[dict[str, Any]]
-    """By size: block_params, optimal_tokens, optimal_loss and unlimited_loss (intervals), and
-    only_by_size_below: the largest size that cannot reach its optimal loss with unlimited data."""
+    sizes: list[Size]
     gaps: list[Gap]
     warnings: list[str]
 
@@ -137,13 +146,13 @@ def loss_gaps(calibration: Calibration, small: float | None = None, large: float
     alpha, beta = table[:, 2], table[:, 4]
     bound = size_ratio_bound(table)
     shown = [
-        {
-            "block_params": size,
-            "optimal_tokens": _interval(optimal_tokens(table, size)),
-            "optimal_loss": _interval(optimal_loss(table, size)),
-            "unlimited_loss": _interval(unlimited_loss(table, size)),
-            "only_by_size_below": _interval(size / bound),
-        }
+        Size(
+            block_params=size,
+            optimal_tokens=_interval(optimal_tokens(table, size)),
+            optimal_loss=_interval(optimal_loss(table, size)),
+            unlimited_loss=_interval(unlimited_loss(table, size)),
+            only_by_size_below=_interval(size / bound),
+        )
         for size in sizes
     ]
     return LossGaps(
