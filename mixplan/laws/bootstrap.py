@@ -1,6 +1,6 @@
-"""Uncertainty over runs: Bayesian bootstrap weights, and the weighted line that the simple laws are.
+"""Uncertainty over runs: Bayesian bootstrap weights, and what laws do with their draws.
 
-Shape legend: R = runs, D = draws, n = observations.
+Shape legend: R = runs, D = draws.
 """
 
 from __future__ import annotations
@@ -29,26 +29,6 @@ def run_weights(runs: int, draws: int, generator: np.random.Generator) -> FloatA
     concentration = max(MIN_CONCENTRATION, (runs - 3) / runs)
     raw = np.maximum(generator.gamma(concentration, size=(draws, runs)), 1e-12)
     return raw / raw.mean(axis=1, keepdims=True)
-
-
-def line(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
-    """Weighted least squares y ≈ at_zero + slope·x for every draw.
-
-    Args:
-        x, y: shape (n,).
-        weights: shape (D, n).
-
-    Returns:
-        at_zero and slope, shape (D, 2). With a single value of x the slope is 0 and at_zero the weighted
-        mean.
-    """
-    share = weights / weights.sum(axis=1, keepdims=True)
-    mean_x, mean_y = share @ x, share @ y
-    spread = (share * (x[None, :] - mean_x[:, None]) ** 2).sum(axis=1)
-    joint = (share * (x[None, :] - mean_x[:, None]) * (y[None, :] - mean_y[:, None])).sum(axis=1)
-    single = np.ptp(x) < 1e-12
-    slope = np.zeros(len(weights)) if single else joint / np.maximum(spread, 1e-300)
-    return np.column_stack([mean_y - slope * mean_x, slope])
 
 
 def line_draws(runs: int, draws: int) -> int:

@@ -42,7 +42,7 @@ HALF_LIFE, EXPONENT = "log_half_life_tokens", "half_life_exponent"
 POSITION_EXPONENT, SHAPE = "position_exponent", "shape"
 RUN_SCATTER, BURST_SCATTER = "log_half_life_sd_between_runs", "log_half_life_sd_within_runs"
 CENTRE, START, STEP = "centre_log_block_params", "start_delay_tokens", "step_tokens"
-POSITION_CENTRE = "centre_log_injected_at_tokens"
+POSITION_CENTRE, LEAST_POSITION = "centre_log_injected_at_tokens", "least_injected_at_tokens"
 PRIOR_SD = {HALF_LIFE: 3.0, EXPONENT: 2.0, POSITION_EXPONENT: 1.0}
 """Standard deviations of the normal priors: H around the middle of the delays, b and c around 0. They decide
 only what the measurements leave open (b with one size)."""
@@ -92,7 +92,8 @@ def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[F
         )
     if not curves:
         return None, [*warnings, "retention: no run gained anything, so nothing can be said about forgetting"]
-    size, position = _log_sizes(curves), _log_positions(curves, step or start)
+    least = step or start
+    size, position = _log_sizes(curves), _log_positions(curves, least)
     run = _run_numbers(curves)
     runs = int(run.max()) + 1
     centre, middle = float(size.mean()), float(position.mean())
@@ -140,6 +141,7 @@ def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[F
             settings={
                 CENTRE: centre,
                 POSITION_CENTRE: middle,
+                LEAST_POSITION: least,
                 START: start,
                 STEP: step,
                 **{f"left_out_log_likelihood_{_key(name)}": score for name, score in scores.items()},
@@ -162,8 +164,8 @@ def half_life(
     Args:
         law: as fitted.
         block_params: one size, or several of shape (S,).
-        injected_at_tokens: tokens seen before the burst, above 0, of the same shape; without it the
-            geometric middle of the positions measured.
+        injected_at_tokens: tokens seen before the burst, of the same shape; without it the geometric middle
+            of the positions measured.
 
     Returns:
         shape (1 + D,) or (1 + D, S).
@@ -172,7 +174,8 @@ def half_life(
     log_half = np.add.outer(_column(law, HALF_LIFE), np.zeros_like(log_size))
     log_half = log_half + np.multiply.outer(_column(law, EXPONENT), log_size)
     if injected_at_tokens is not None and POSITION_EXPONENT in law.parameters:
-        later = np.log(np.asarray(injected_at_tokens, dtype=np.float64)) - law.settings[POSITION_CENTRE]
+        position = np.maximum(injected_at_tokens, law.settings[LEAST_POSITION])
+        later = np.log(position) - law.settings[POSITION_CENTRE]
         log_half = log_half + np.multiply.outer(_column(law, POSITION_EXPONENT), later)
     return np.asarray(np.exp(log_half))
 
@@ -311,9 +314,10 @@ def _design_warnings(size: FloatArray, position: FloatArray, runs: int, moves: b
     warnings = []
     if np.ptp(size) < 1e-9:
         warnings.append(
-            "retention: one size only, so its change with size cannot be said; it is held constant"
+            "retention: one size only, so its change with size cannot be said: the estimate holds it "
+            "constant and the interval leaves it open"
         )
-    elif runs < 3:
+    if runs < 3:
         warnings.append(f"retention: {runs} runs with a gain; too few for intervals")
     if not moves and np.ptp(position) > 1e-9:
         warnings.append(

@@ -77,7 +77,7 @@ def peak_delay(retention: Table) -> float:
             totals.setdefault(float(delay), []).append(float(gain / scale))
     most = max(len(values) for values in totals.values())
     common = {delay: np.sort(values).mean() for delay, values in totals.items() if 2 * len(values) >= most}
-    return max(common, key=lambda delay: common[delay])
+    return max(sorted(common), key=lambda delay: common[delay])
 
 
 def _injections(retention: Table) -> Iterator[tuple[str, Table]]:
