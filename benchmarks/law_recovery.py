@@ -23,11 +23,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from recovery_of_lm_loss import recovered
+from recovery_of_sources import Noise, fresh_cells, parameters, simulate
 
 from mixplan.documents import Table
 from mixplan.laws import retention
 from mixplan.laws.bootstrap import interval_90
 from mixplan.laws.retention_forms import EXPONENTIAL, LOG_LINEAR, POWER, STRETCHED, kept_share
+from mixplan.laws.source import fit_sources
+from mixplan.laws.source_forms import ADDITIVE_POWER, JOINT_OWN
 
 FloatArray = NDArray[np.float64]
 RESULTS = Path(__file__).with_suffix(".md")
@@ -178,7 +182,49 @@ def _retention_trials(
     return trials
 
 
-LAWS: dict[str, Callable[[int], list[Row]]] = {"retention": recover_retention}
+def recover_sources(repetitions: int) -> list[Row]:
+    """Bits per byte of configurations and runs that nobody measured, and every parameter.
+
+    The form is given. How often it is chosen from among all is counted on the first tenth of the repetitions
+    only, because each costs as much as four others.
+    """
+    noises = [Noise(0.003, 0.005, 0.002), Noise(0.01, 0.01, 0.005), Noise(0.02, 0.03, 0.01)]
+    rows: list[Row] = []
+    for number, (form, noise) in enumerate(product((ADDITIVE_POWER, JOINT_OWN), noises)):
+        trials, right = [], []
+        for repetition in range(repetitions):
+            generator = np.random.default_rng([number, repetition])
+            table = simulate(form, noise, generator)
+            law = fit_sources(table, DRAWS, generator, (form,))[0][0]
+            if repetition < max(1, repetitions // 10):
+                right.append(fit_sources(table, DRAWS, generator)[0][0].law == form.name)
+            one = {}
+            for name, cell in fresh_cells(form, law, noise, generator).items():
+                one[f"ln bits, mean, {name}"] = Trial(cell.forecast, *cell.mean_interval, cell.mean)
+                one[f"ln bits, new run, {name}"] = Trial(cell.forecast, *cell.new_interval, cell.new)
+            for name, (value, draws, truth) in parameters(form, law, noise).items():
+                one[name] = Trial(value, *interval_90(draws), truth)
+            trials.append(one)
+        said = f"ln bits: misfit {noise.misfit:g}, run {noise.run:g}, row {noise.row:g}"
+        chosen = f"{form.name}; form chosen in {sum(right)} of {len(right)}"
+        rows += summary(chosen, said, "4 sizes × 6 shares × 2 seeds × 3 horizons", trials)
+    return rows
+
+
+def recover_lm_loss(repetitions: int) -> list[Row]:
+    """Losses of a size's mean and of a new run inside the ladder and beyond it; the law's parameters."""
+    rows: list[Row] = []
+    for truth, noise, ladder, found in recovered(repetitions, DRAWS):
+        trials = [{name: Trial(*values) for name, values in one.items()} for one in found]
+        rows += summary(truth, noise, ladder, trials)
+    return rows
+
+
+LAWS: dict[str, Callable[[int], list[Row]]] = {
+    "lm_loss": recover_lm_loss,
+    "retention": recover_retention,
+    "source": recover_sources,
+}
 
 
 def markdown(law: str, rows: list[Row], repetitions: int, seconds: float) -> str:

@@ -2,8 +2,8 @@
 
 Forms and their parameters: source_forms.py. Which rows: source_rows.py. The logarithm of the bits scatters
 around the form in three nested levels (nested_noise.py): where the form does not fit, between seeds, within
-a run. Parameters and standard deviations are drawn together from their posterior (posterior.py); priors are
-wide, but for the exponents and the repetition discount, so what the runs leave open stays open.
+a run. Parameters and standard deviations are drawn together from their posterior (source_posterior.py);
+priors are wide, but for the exponents and the repetition discount: what the runs leave open stays open.
 
 The form is chosen by the log density of what it did not see: configurations (size and share, all seeds
 together) left out in turn, and, with three or more sizes, the largest size left out.
@@ -21,15 +21,14 @@ from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw, Range
 from mixplan.errors import InputError
 from mixplan.laws.bootstrap import interval_90, rounded
-from mixplan.laws.evidence import BoolArray, FloatArray
-from mixplan.laws.posterior import Density, curvature, mode, sample
+from mixplan.laws.evidence import FloatArray
+from mixplan.laws.posterior import curvature
 from mixplan.laws.source_forms import FORMS, NOISE, Centre, Form, log_bits, named, prior
+from mixplan.laws.source_posterior import SourcePosterior
 from mixplan.laws.source_rows import SourceRows, choose, contradictions, source_names
 
 FOLDS = 6
 """Into how many parts the configurations are dealt for the choice of the form."""
-SCORING_DRAWS = 64
-"""Of the normal approximation at the mode, which is enough to rank forms."""
 HELD_OUT, LARGEST = "held_out_log_density", "largest_size_log_density"
 """Settings of a law, each with the name of a form: mean log density of a left-out ln(bits per byte)."""
 TELLING = 0.8
@@ -73,13 +72,14 @@ def _fit(
     said: list[str],
 ) -> FittedLaw:
     centre = rows.centre
-    modes = {form.name: mode(_density(form, rows, centre), _starts(form, centre)) for form in forms}
+    each = {form.name: SourcePosterior(form, rows, centre) for form in forms}
+    modes = {form: one.mode() for form, one in each.items()}
     scores: dict[str, dict[str, float]] = {forms[0].name: {}}
     if len(forms) > 1:
-        scores = {form.name: _scores(form, rows, centre, modes[form.name], generator) for form in forms}
+        scores = {form: _scores(one, modes[form], generator) for form, one in each.items()}
     best = FORMS[max(scores, key=lambda form: sum(scores[form].values()))]
     point = modes[best.name]
-    drawn = sample(_density(best, rows, centre), point, draws, generator)
+    drawn = each[best.name].draws(point, draws, generator)
     names = [*best.parameters, *NOISE]
     values, table = (
         np.column_stack([found[one] for one in names])
@@ -111,66 +111,18 @@ def _fit(
     )
 
 
-def _density(form: Form, rows: SourceRows, centre: Centre) -> Density:
-    """Log posterior density of coordinates, (C, P) → (C,), up to a constant."""
-    mean, spread = prior(form, centre)
-
-    def density(z: FloatArray) -> FloatArray:
-        believed = -0.5 * (((z - mean) / spread) ** 2).sum(axis=1)
-        return np.asarray(believed + _likelihood(form, rows, centre, z))
-
-    return density
-
-
-def _likelihood(form: Form, rows: SourceRows, centre: Centre, z: FloatArray) -> FloatArray:
-    """Log density of the measured ln(bits) given coordinates, shape (C,)."""
-    found = named(form, z, centre)
-    residual = rows.log_bits - log_bits(form, found, rows.inputs)
-    return rows.levels.log_density(residual, *(found[one] for one in NOISE))
-
-
-def _starts(form: Form, centre: Centre) -> list[FloatArray]:
-    """The prior's means, and from there E small or large and more noise: forms have local modes."""
-    mean, _ = prior(form, centre)
-    starts = []
-    for floor, noise in ((0.0, 2.0), (-1.5, 1.0), (1.5, 1.0)):
-        start = mean.copy()
-        start[0] += floor
-        start[-len(NOISE) :] += noise
-        starts.append(start)
-    return starts
-
-
-def _scores(
-    form: Form, rows: SourceRows, centre: Centre, point: FloatArray, generator: np.random.Generator
-) -> dict[str, float]:
+def _scores(one: SourcePosterior, mode: FloatArray, generator: np.random.Generator) -> dict[str, float]:
     """Mean log density of left-out rows: of configurations dealt into FOLDS, and of the largest size."""
+    rows = one.rows
+    root = np.linalg.cholesky(curvature(one.log_density, mode))
     fold = rows.levels.configuration[rows.levels.run] % FOLDS
-    parts = [fold == k for k in range(FOLDS) if (fold == k).any()]
-    within = [_left_out(form, rows, part, centre, point, generator) for part in parts]
+    within = [one.left_out(fold == k, mode, root, generator) for k in range(FOLDS) if (fold == k).any()]
     found = {HELD_OUT: sum(within) / len(fold)}
     sizes = np.unique(rows.inputs.block_params)
     if len(sizes) >= 3:
         part = rows.inputs.block_params == sizes[-1]
-        found[LARGEST] = _left_out(form, rows, part, centre, point, generator) / int(part.sum())
+        found[LARGEST] = one.left_out(part, mode, root, generator) / int(part.sum())
     return found
-
-
-def _left_out(
-    form: Form,
-    rows: SourceRows,
-    part: BoolArray,
-    centre: Centre,
-    point: FloatArray,
-    generator: np.random.Generator,
-) -> float:
-    """Log density of some rows under the form fitted to the others."""
-    density = _density(form, rows.where(~part), centre)
-    at = mode(density, [point])
-    z = generator.multivariate_normal(at, curvature(density, at), size=SCORING_DRAWS, method="eigh")
-    heights = _likelihood(form, rows.where(part), centre, z)
-    most = heights.max()
-    return float(most + np.log(np.mean(np.exp(heights - most))))
 
 
 def _range(values: FloatArray) -> Range:

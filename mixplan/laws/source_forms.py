@@ -6,14 +6,15 @@ them; e epochs, how often its text was read; own tokens h·D):
     worth of a pass    g(e) = 1 up to one epoch, then (1 + R·(1 − exp(−(e − 1)/R)))/e   arXiv 2305.16264
     additive, power    E + S/(1 + (h·g/H)^γ) + A/N^α + B/D^β                             arXiv 2507.09404
     additive, exp.     E + S·exp(−h·g/H) + A/N^α + B/D^β                                   arXiv 2403.16952
+    joint, own tokens  E + S/(1 + (h·D·g/H)^γ) + A/N^α + B/D^β
     joint, sum         E + A/N^α + B/(h·D·g + τ·D)^β
     joint, product     E + K/(N^α·(h·D·g + τ·D)^β)
 
 In the additive forms share, size and tokens act apart from one another. In the joint ones the share acts
-through the source's own tokens, beside a transfer of τ own tokens from every token of whatever text. None
-of them ever rises with share, size or tokens at given epochs; the joint ones do not with tokens at a given
-amount of text either. 2507.09404 has a term for every domain; here all that is not the source counts as
-one, and its part is in S.
+through the source's own tokens: beside what all tokens do to any text, or beside a transfer of τ own tokens
+from every token. None of them ever rises with share, size or tokens at given epochs; the joint ones do not
+with tokens at a given amount of text either. 2507.09404 has a term for every domain; here all that is not
+the source counts as one, and its part is in S.
 
 Shape legend: C = parameter vectors, P = coordinates of the search, n = rows.
 """
@@ -88,6 +89,12 @@ ADDITIVE_EXPONENTIAL = Form(
     "arXiv 2403.16952, with size and tokens as in arXiv 2507.09404",
     (*_TERMS, "S", "H", "R"),
 )
+JOINT_OWN = Form(
+    "joint, own tokens beside all tokens",
+    "bits_per_byte = E + S/(1 + (share·tokens·g/H)^gamma) + A/block_params^alpha + B/tokens^beta",
+    "arXiv 2507.09404 with tokens of the source, repetition discounted as in arXiv 2305.16264, for its share",
+    (*_TERMS, "S", "H", "gamma", "R"),
+)
 JOINT_SUM = Form(
     "joint, size beside tokens",
     "bits_per_byte = E + A/block_params^alpha + B/(share·tokens·g + tau·tokens)^beta",
@@ -100,8 +107,11 @@ JOINT_PRODUCT = Form(
     "a product of powers in tokens of the source with the repetition discount of arXiv 2305.16264",
     ("E", "K", "alpha", "beta", "tau", "R"),
 )
-FORMS = {form.name: form for form in (ADDITIVE_POWER, ADDITIVE_EXPONENTIAL, JOINT_SUM, JOINT_PRODUCT)}
-JOINT = (JOINT_SUM.name, JOINT_PRODUCT.name)
+FORMS = {
+    form.name: form for form in (ADDITIVE_POWER, ADDITIVE_EXPONENTIAL, JOINT_OWN, JOINT_SUM, JOINT_PRODUCT)
+}
+TRANSFER = (JOINT_SUM.name, JOINT_PRODUCT.name)
+"""Forms with tau."""
 
 
 def worth(epochs: FloatArray, repeats: FloatArray) -> FloatArray:
@@ -120,12 +130,14 @@ def log_bits(form: Form, named: Mapping[str, FloatArray], at: Inputs) -> FloatAr
     """
     one = {name: values[:, None] for name, values in named.items()}
     own = at.share * worth(at.epochs, one["R"])  # (C, n), as a share
-    if form.name in JOINT:
+    if form.name in TRANSFER:
         enough = ((own + one["tau"]) * at.tokens) ** -one["beta"]
         if form.name == JOINT_PRODUCT.name:
             return np.log(one["E"] + one["K"] * at.block_params ** -one["alpha"] * enough)
         return np.log(one["E"] + one["A"] * at.block_params ** -one["alpha"] + one["B"] * enough)
-    if form.name == ADDITIVE_POWER.name:
+    if form.name == JOINT_OWN.name:
+        own = own * at.tokens
+    if form.name in (ADDITIVE_POWER.name, JOINT_OWN.name):
         mixed = one["S"] / (1.0 + (own / one["H"]) ** one["gamma"])
     else:
         mixed = one["S"] * np.exp(-own / one["H"])
@@ -143,7 +155,7 @@ def prior(form: Form, centre: Centre) -> tuple[FloatArray, FloatArray]:
     of = {
         "E": (0.0, 1.5),
         "A": (small, WIDE),
-        "B": (large if form.name in JOINT else small, WIDE),
+        "B": (large if form.name in TRANSFER else small, WIDE),
         "K": (large, WIDE),
         "S": (large, WIDE),
         "H": (0.0, WIDE),
@@ -169,9 +181,10 @@ def named(form: Form, coordinates: FloatArray, centre: Centre) -> dict[str, Floa
             found[exponent] = np.minimum(found[exponent], MOST_EXPONENT)
     for share in ("H", "tau"):
         if share in found:
-            found[share] = found[share] * centre.share
+            unit = centre.tokens if form.name == JOINT_OWN.name else 1.0
+            found[share] = found[share] * centre.share * unit
     size = centre.block_params ** found["alpha"]
-    tokens = (centre.tokens * centre.share if form.name in JOINT else centre.tokens) ** found["beta"]
+    tokens = (centre.tokens * centre.share if form.name in TRANSFER else centre.tokens) ** found["beta"]
     for name, factor in (("A", size), ("B", tokens), ("K", size * tokens)):
         if name in found:
             found[name] = found[name] * factor
