@@ -37,6 +37,8 @@ def sample(density: Density, at: FloatArray, draws: int, generator: np.random.Ge
     centre, covariance = at, posterior.curvature(density, at)
     for _ in range(ROUNDS):
         proposed, log_weights = _propose(density, centre, covariance, generator)
+        if not np.isfinite(log_weights).sum() > COUNTED:
+            return _chains(density, at, draws, generator)
         weights = np.exp(log_weights - logsumexp(log_weights))
         effective = 1.0 / float((weights**2).sum())
         if effective >= ENOUGH * draws:
@@ -46,10 +48,20 @@ def sample(density: Density, at: FloatArray, draws: int, generator: np.random.Ge
         centre = capped @ proposed
         covariance = (proposed - centre).T @ ((proposed - centre) * capped[:, None])
     else:
-        return posterior.sample(density, at, draws, generator)
+        return _chains(density, at, draws, generator)
     marks = (np.arange(draws) + generator.uniform()) / draws
     chosen = np.minimum(np.searchsorted(np.cumsum(weights), marks), len(weights) - 1)
     return proposed[generator.permutation(chosen)]
+
+
+def _chains(density: Density, at: FloatArray, draws: int, generator: np.random.Generator) -> FloatArray:
+    """Draws by chains; those that never came to where there is any density are drawn from the others."""
+    with np.errstate(invalid="ignore"):  # two points without density are compared
+        found = posterior.sample(density, at, draws, generator)
+    there = np.isfinite(density(found))
+    if there.any() and not there.all():
+        found[~there] = generator.choice(found[there], size=int((~there).sum()))
+    return found
 
 
 def _propose(

@@ -28,10 +28,11 @@ from scipy.special import ndtri
 
 from mixplan.documents.calibration import FittedLaw, Range
 from mixplan.errors import InputError
-from mixplan.laws.bootstrap import interval_90, rounded
+from mixplan.laws.bootstrap import rounded
 from mixplan.laws.evidence import FloatArray
-from mixplan.laws.loss_posterior import EXPONENT_PRIOR, NOISES, R_STAR, LossPosterior, effective_tokens
-from mixplan.laws.loss_rows import MAX_CORRELATION, LossRows, choose, correlation, loss_rows
+from mixplan.laws.loss_posterior import NOISES, R_STAR, REPETITION, LossPosterior, effective_tokens
+from mixplan.laws.loss_rows import LossRows, choose, loss_rows
+from mixplan.laws.loss_warnings import LEARNED_SHARE, warnings
 from mixplan.units import number
 
 __all__ = [
@@ -49,11 +50,7 @@ __all__ = [
 
 NAME = "power law in size and tokens"
 PARAMETERS = ("E", "A", "alpha", "B", "beta")
-BEFORE_DECAY, REPETITION = "before_decay", "repetition_constant"
-LARGE_NOISE = 0.05
-"""Relative scatter of a loss between runs of the same size and length above which something is wrong."""
-LEARNED_SHARE = 0.5
-"""Share of the prior's variance of ln exponent that rows must remove for it to count as measured."""
+BEFORE_DECAY = "before_decay"
 EDGE_TOLERANCE = 0.01
 """A value within this relative distance of a fitted range counts as inside."""
 _SIZE = "block_params_"
@@ -84,22 +81,25 @@ def fit(rows: LossRows, draws: int, generator: np.random.Generator) -> tuple[Fit
         missing = "size" if sizes < 2 else "token count"
         return None, [f"LM loss: measured at one {missing} only, so no law of size and tokens was fitted"]
     posterior = LossPosterior(used, with_offset=not finals_only)
+    counted = used.where(np.setdiff1d(np.arange(len(used.loss)), posterior.outlying))
+    if len(np.unique(counted.block_params)) < 2 or len(np.unique(counted.common_tokens)) < 2:
+        return None, [
+            f"LM loss: {len(posterior.outlying)} of {len(used.loss)} losses lie far from all others, and "
+            "without them there is one size or one token count only, so no law was fitted; check their units"
+        ]
     peak = posterior.peak()
     drawn = posterior.draws(peak, draws, generator)
     table = posterior.parameters(drawn)
     values = posterior.parameters(peak[None, :])[0]
-    learned = {
-        f"{name}_measured": float(np.clip(1.0 - np.var(drawn[:, at]) / EXPONENT_PRIOR[1] ** 2, 0.0, 1.0))
-        for name, at in (("alpha", 3), ("beta", 4))
-    }
-    settings = dict(learned)
-    settings |= {f"{_SIZE}{at}": float(size) for at, size in enumerate(np.unique(used.block_params), 1)}
+    measured = posterior.measured(drawn)
+    settings = {f"{name}_measured": share for name, share in measured.items()}
+    settings |= {f"{_SIZE}{at}": float(size) for at, size in enumerate(np.unique(counted.block_params), 1)}
     if not posterior.with_repeats:
         settings[REPETITION] = R_STAR
     if np.isfinite(used.unique_tokens):
         settings["unique_tokens"] = used.unique_tokens
     worth = float(values[posterior.names.index(REPETITION)]) if posterior.with_repeats else R_STAR
-    effective = effective_tokens(used.common_tokens, used.unique_tokens, worth)
+    effective = effective_tokens(counted.common_tokens, used.unique_tokens, worth)
     law = FittedLaw(
         law=NAME,
         formula="lm_loss = E + A/block_params^alpha + B/common tokens^beta (+ before_decay before the end)",
@@ -108,15 +108,15 @@ def fit(rows: LossRows, draws: int, generator: np.random.Generator) -> tuple[Fit
         values=values.tolist(),
         draws=rounded(table),
         ranges={
-            "block_params": _range(used.block_params),
+            "block_params": _range(counted.block_params),
             "tokens": _range(effective),
-            "common_share": _range(used.common_share),
+            "common_share": _range(counted.common_share),
         },
         settings=settings,
-        rows=len(used.loss),
-        runs=len(np.unique(used.run)),
-        residual=posterior.residual(peak) * float(np.mean(used.loss)),
-        warnings=_warnings(used, finals_only, posterior, values, table, learned),
+        rows=len(counted.loss),
+        runs=len(np.unique(counted.run)),
+        residual=posterior.residual(peak) * float(np.mean(counted.loss)),
+        warnings=warnings(used, finals_only, posterior, values, table, measured),
     )
     return law, []
 
@@ -229,75 +229,3 @@ def _reasons(
 
 def _range(values: FloatArray) -> Range:
     return Range(low=float(values.min()), high=float(values.max()))
-
-
-def _warnings(
-    rows: LossRows,
-    finals_only: bool,
-    posterior: LossPosterior,
-    values: FloatArray,
-    table: FloatArray,
-    learned: dict[str, float],
-) -> list[str]:
-    found = []
-    if not finals_only:
-        found.append(
-            "LM loss: too few training lengths at the end of runs, so checkpoints before the learning-rate "
-            "decay were used too, with a fitted offset; the dependence on tokens is that of one run's own "
-            "course"
-        )
-    elif correlation(rows) >= MAX_CORRELATION:
-        found.append(
-            "LM loss: tokens grow with size in these runs, so what size does and what tokens do cannot be "
-            "told apart; only runs along that same line can be forecast"
-        )
-    for what, column, exponent in (
-        ("sizes", rows.block_params, "alpha"),
-        ("training lengths", rows.common_tokens, "beta"),
-    ):
-        count = len(np.unique(column))
-        if count < 3 or learned[f"{exponent}_measured"] < LEARNED_SHARE:
-            found.append(
-                f"LM loss: {count} {what} do not determine {exponent}, which then rests on a prior around "
-                f"0.3; do not extrapolate to other {what}; measure more {what}, further apart"
-            )
-    low, high = interval_90(table[:, 0])
-    if high - low > 0.5 * float(np.median(rows.loss)):
-        found.append(
-            f"LM loss: the irreducible loss E is not pinned down (90 % interval {low:.3g} to {high:.3g} "
-            "nats); far extrapolation in size or tokens is not supported"
-        )
-    if not posterior.with_repeats:
-        known = "no run repeats common data" if np.isfinite(rows.unique_tokens) else (
-            "the tables do not say how much common data there is, so it is taken that no run repeats it"
-        )  # fmt: skip
-        found.append(f"LM loss: {known}; what repeats cost is imported (R* = {R_STAR:g}, arXiv 2305.16264)")
-    return found + _contradictions(rows, posterior, values)
-
-
-def _contradictions(rows: LossRows, posterior: LossPosterior, values: FloatArray) -> list[str]:
-    """Losses that do not go together: single ones apart, scatter beyond that of seeds, no fall."""
-    found = []
-    apart = posterior.outlying
-    if len(apart):
-        first = apart[np.lexsort((rows.tokens[apart], rows.block_params[apart]))[0]]
-        found.append(
-            f"LM loss: {len(apart)} of {len(rows.loss)} losses lie far from all others and are left out, "
-            f"first {rows.loss[first]:.4g} at {number(rows.block_params[first])} block parameters and "
-            f"{number(rows.tokens[first])} tokens; is it in nats per token, on the same text?"
-        )
-    names = posterior.names
-    scatter = float(np.sqrt(sum(values[names.index(name)] ** 2 for name in NOISES)))
-    if scatter > LARGE_NOISE:
-        found.append(
-            f"LM loss: runs scatter by {scatter:.0%} around the law, where seeds usually differ by a percent "
-            "or less: the losses contradict each other, or no such law holds for them"
-        )
-    for what, column in (("size", rows.block_params), ("tokens", rows.common_tokens)):
-        log_x, log_loss = np.log(column), np.log(rows.loss)
-        if np.polyfit(log_x, log_loss, 1)[0] >= 0:
-            found.append(
-                f"LM loss: it does not fall with {what} in these rows, which the law cannot follow; its "
-                f"forecasts for other {what} are not supported"
-            )
-    return found

@@ -37,12 +37,18 @@ R_STAR = 15.39
 R_STAR_PRIOR = (np.log(R_STAR), 1.0)
 NOISE_PRIOR = (np.log(5e-3), 1.5)
 """Of the logarithm of noise and run_noise, relative to the loss."""
-SIZE_NOISE_SCALE = 5e-3
+SIZE_NOISE_SCALE = 7e-3
 """Of half a Student t with 3 degrees of freedom, the prior of size_noise. A choice, since a ladder has too
-few sizes to measure it well: those of the reference ladder depart from their law by about 0.7 %."""
+few sizes to measure it well: the means of the reference ladder's six depart from their law by 0.5 %."""
+REPETITION = "repetition_constant"
+"""R*, where the rows can say something of it."""
 NOISES = ("noise", "run_noise", "size_noise")
 OUTLYING = 6.0
 """Robust standard deviations from which a row is left out: another unit, another text, a diverged run."""
+MOST_OUTLYING = 0.2
+"""Share of rows up to which they are left out; if more lie apart, none is right and all are scatter."""
+ROUNDING = 1e-4
+"""Relative error that every loss has: without it, losses on a curve would make a density without bounds."""
 MISFIT = 0.01
 """Relative error from which misfits of the first, robust search count linearly."""
 LEAST_SPREAD = 1e-3
@@ -65,13 +71,15 @@ class LossPosterior:
         self.with_offset = with_offset
         self.with_repeats = bool((rows.common_tokens > rows.unique_tokens).any())
         self.names = ["E", "A", "alpha", "B", "beta"]
-        self.names += ["before_decay"] * with_offset + ["repetition_constant"] * self.with_repeats
+        self.names += ["before_decay"] * with_offset + [REPETITION] * self.with_repeats
         self.names += NOISES
         self._take(rows)
         start = self._robust()
         off = self._log_loss - self._fitted(start[None, :])[0]
         spread = max(1.4826 * float(np.median(np.abs(off))), LEAST_SPREAD)
         kept = np.abs(off) <= OUTLYING * spread
+        if np.mean(~kept) > MOST_OUTLYING:
+            kept[:] = True
         self.outlying = order[~kept]
         """Indices of rows that were left out."""
         self._take(rows.where(kept))
@@ -119,6 +127,16 @@ class LossPosterior:
         others[:, int(self.with_offset) :] = np.exp(others[:, int(self.with_offset) :])
         return np.column_stack([*known, others])
 
+    def measured(self, y: FloatArray) -> dict[str, float]:
+        """Share of the prior's variance that the rows remove, of ln α, ln β and ln R*; y of shape (D, P)."""
+        columns = {"alpha": (3, EXPONENT_PRIOR), "beta": (4, EXPONENT_PRIOR)}
+        if self.with_repeats:
+            columns[REPETITION] = (5 + int(self.with_offset), R_STAR_PRIOR)
+        return {
+            name: float(np.clip(1.0 - np.var(y[:, at]) / spread**2, 0.0, 1.0))
+            for name, (at, (_, spread)) in columns.items()
+        }
+
     def residual(self, y: FloatArray) -> float:
         """Root mean square of ln loss − ln L over the rows that were not left out, of one y of shape (P,)."""
         return float(np.sqrt(np.mean((self._log_loss - self._fitted(y[None, :])[0]) ** 2)))
@@ -126,6 +144,7 @@ class LossPosterior:
     def _log_density(self, y: FloatArray) -> FloatArray:
         off = self._log_loss - self._fitted(y)
         noise, run_noise, size_noise = np.exp(y[:, -3:].T)
+        noise = np.hypot(noise, ROUNDING)
         found = self._levels.log_density(off, size_noise, run_noise, noise) + self._log_prior(y)
         return np.where(np.isfinite(found), found, -np.inf)
 
@@ -201,7 +220,7 @@ class LossPosterior:
 
         starts = [
             np.array([np.log(level), *slopes, np.log(alpha), np.log(beta), *extra])
-            for alpha in (0.2, 0.6) for beta in (0.2, 0.6)
+            for alpha, beta in ((0.2, 0.5), (0.5, 0.2))
         ]  # fmt: skip
         scale = self._scales()[: -len(NOISES)]
         found = [least_squares(misfit, start, loss="huber", x_scale=scale, max_nfev=200) for start in starts]
