@@ -19,8 +19,8 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import chi2, norm
 from scipy.stats import f as f_distribution
-from scipy.stats import norm
 
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw, Range
@@ -127,9 +127,12 @@ def _line(
     squares = float(((y - level - slope * x) ** 2).sum())
     freedom = len(x) - (2 if sloped else 1)
     scatter = np.sqrt(squares / freedom) if freedom else 0.0
-    drawn = np.sqrt(squares / generator.chisquare(max(freedom, 1), draws))
-    levels = level + drawn * generator.normal(size=draws) / np.sqrt(len(x))
-    slopes = slope + (drawn * generator.normal(size=draws) / np.sqrt(spread) if sloped else np.zeros(draws))
+    # Latin hypercube: each of the three takes every one of its D quantiles once, which steadies the ends.
+    ranks = generator.permuted(np.tile(np.arange(draws), (3, 1)), axis=1)
+    u = (ranks + generator.uniform(size=(3, draws))) / draws
+    drawn = np.sqrt(squares / chi2.ppf(u[0], max(freedom, 1)))
+    levels = level + drawn * norm.ppf(u[1]) / np.sqrt(len(x))
+    slopes = slope + (drawn * norm.ppf(u[2]) / np.sqrt(spread) if sloped else np.zeros(draws))
     return np.array([level, slope, scatter]), np.column_stack([levels, slopes, drawn])
 
 
