@@ -24,7 +24,7 @@ SHAPES: dict[str, tuple[float, ...]] = {
     EXPONENTIAL: (1.0,),
     LOG_LINEAR: (1.0,),
     POWER: (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0),
-    STRETCHED: (0.25, 0.35, 0.5, 0.7, 1.4, 2.0, 2.8),
+    STRETCHED: (0.25, 0.35, 0.5, 0.7, 1.4, 2.0, 2.8, 4.0),
 }
 """Values that k is chosen among; forms without a shape ignore theirs. Stretched is exponential at k = 1."""
 FORMULAS = {
