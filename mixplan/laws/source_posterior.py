@@ -63,7 +63,8 @@ class SourcePosterior:
             start[0] += floor
             start[-len(NOISE) :] += noise
             starts.append(start)
-        return posterior.mode(self.log_density, starts)
+        near = posterior.mode(self.log_density, starts)
+        return self._from(near, np.linalg.cholesky(posterior.curvature(self.log_density, near)))
 
     def draws(self, mode: FloatArray, count: int, generator: np.random.Generator) -> FloatArray:
         """Coordinates in proportion to the density, shape (count, P)."""
@@ -91,14 +92,19 @@ class SourcePosterior:
         """
         others = SourcePosterior(self.form, self.rows.where(~part), self.centre)
 
-        def density(steps: FloatArray) -> FloatArray:
-            return others.log_density(mode + steps @ root.T)
-
-        at = mode + root @ posterior.mode(density, [np.zeros(len(mode))])
+        at = others._from(mode, root)
         covariance = posterior.curvature(others.log_density, at)
         z = generator.multivariate_normal(at, covariance, size=SCORING_DRAWS, method="eigh")
         heights = SourcePosterior(self.form, self.rows.where(part), self.centre).log_likelihood(z)
         return float(logsumexp(heights) - np.log(SCORING_DRAWS))
+
+    def _from(self, near: FloatArray, root: FloatArray) -> FloatArray:
+        """The mode, looked for from a point near it in steps of a square root of the covariance, (P, P)."""
+
+        def density(steps: FloatArray) -> FloatArray:
+            return self.log_density(near + steps @ root.T)
+
+        return near + root @ posterior.mode(density, [np.zeros(len(near))])
 
     def _slopes(self) -> list[tuple[int, int]]:
         """Coordinates of every term and its exponent."""

@@ -114,7 +114,7 @@ def choose(sources: Table, name: str) -> tuple[SourceRows | None, list[str]]:
     bits = table["bits_per_byte"]
     with np.errstate(divide="ignore"):
         log_share = np.log(table["share"])
-    keys = np.lexsort((bits, table["tokens"], table["seed"], log_share, table["block_params"]))
+    keys = np.lexsort((bits, table["tokens"], log_share, table["block_params"]))
     table, log_share = table.where(keys), log_share[keys]
     group = _share_groups(log_share)
     # Names of runs only say which rows are one run; the order of runs comes from what they are.
