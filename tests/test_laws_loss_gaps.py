@@ -201,3 +201,9 @@ def test_command_shows_tables_and_json(tmp_path: Path) -> None:
     assert len(found["gaps"]) == 3 and found["gaps"][0]["small_block_params"] == 8_336
     law = load(tmp_path / "c.json", Calibration).lm_loss
     assert law is not None and found["alpha"][0] == pytest.approx(law.values[2])
+
+
+def test_a_size_in_few_digits_is_the_one_of_the_ladder() -> None:
+    found = loss_gaps(calibration_with(law_of(CHINCHILLA)), large=1.004e6)
+    assert [gap.small_block_params for gap in found.gaps] == [1e4, 1e5]
+    assert {gap.large_block_params for gap in found.gaps} == {1e6}

@@ -41,8 +41,8 @@ def gap_tables(found: LossGaps) -> list[Shown]:
             ],
         ),
         Shown(
-            "Gaps in loss between compute-optimal sizes, in nats",
-            ["small", "large", "gap", "data closes", "only size", "tokens to match", "closable in", ""],
+            "Gaps in loss between compute-optimal sizes, in nats (closable: share of draws in which data can)",
+            ["small", "large", "gap", "data closes", "only size", "tokens to match", "closable", ""],
             [_gap_row(gap) for gap in found.gaps],
         ),
     ]
@@ -65,7 +65,7 @@ def gap_sentences(found: LossGaps) -> list[str]:
 
 
 def _gap_row(gap: Gap) -> list[Any]:
-    share = "–" if gap.closable_share is None else f"{gap.closable_share:.0%} of draws"
+    share = "–" if gap.closable_share is None else f"{gap.closable_share:.0%}"
     return [
         number(gap.small_block_params),
         number(gap.large_block_params),

@@ -140,7 +140,8 @@ def loss_gaps(calibration: Calibration, small: float | None = None, large: float
             f"calibration: the LM-loss law is {law.law!r} of {', '.join(law.parameters)}; known: {NAME!r} of "
             f"{', '.join(PARAMETERS)}; write it anew with `mixplan fit`"
         )
-    pairs = _pairs(measured_sizes(law), small, large)
+    ladder = measured_sizes(law)
+    pairs = _pairs(ladder, _on_ladder(ladder, small), _on_ladder(ladder, large))
     table = np.array([law.values, *law.draws])[:, : len(PARAMETERS)]  # (1 + D, 5), the estimate first
     sizes = sorted({size for pair in pairs for size in pair})
     alpha, beta = table[:, 2], table[:, 4]
@@ -165,6 +166,13 @@ def loss_gaps(calibration: Calibration, small: float | None = None, large: float
         gaps=[_gap(law, table, *pair) for pair in pairs],
         warnings=_warnings(law, sizes),
     )
+
+
+def _on_ladder(ladder: list[float], size: float | None) -> float | None:
+    """The ladder's size that a size written with fewer digits means, else the size itself."""
+    if size is None:
+        return None
+    return next((one for one in ladder if abs(one - size) <= EDGE_TOLERANCE * one), size)
 
 
 def _pairs(ladder: list[float], small: float | None, large: float | None) -> list[tuple[float, float]]:
@@ -252,8 +260,9 @@ def _interval(values: FloatArray) -> Interval:
     """Of values whose first is the estimate; an end that is infinite becomes none."""
     if len(values) < 2:
         return _finite(float(values[0])), None, None
-    # The quantiles are taken of the values themselves, not between them: half of infinity is no number.
-    low, high = np.quantile(values[1:], [0.05, 0.95], method="inverted_cdf")
+    # Where some are infinite, quantiles are values themselves: half of infinity is no number.
+    method = "linear" if np.isfinite(values).all() else "inverted_cdf"
+    low, high = np.quantile(values[1:], [0.05, 0.95], method=method)
     return _finite(float(values[0])), _finite(float(low)), _finite(float(high))
 
 
