@@ -14,8 +14,6 @@ Shape legend: R = runs used, C = curves (one per burst of a run), D = draws, Q =
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
@@ -23,18 +21,10 @@ from scipy.stats import norm
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw, Range
 from mixplan.laws.bootstrap import line_draws, rounded
-from mixplan.laws.retention_curves import (
-    MIN_DELAYS,
-    SIGNIFICANCE,
-    Curve,
-    half_life_of,
-    misfit,
-    peak_delay,
-    prior_of,
-    read_curves,
-)
+from mixplan.laws.retention_curves import MIN_DELAYS, SIGNIFICANCE, Curve, peak_delay, read_curves
+from mixplan.laws.retention_fit import Bursts, draw, fit_form, left_out_misfit, left_out_score, residual
 from mixplan.laws.retention_forms import FORMULAS, SHAPES, SOURCES, kept_share
-from mixplan.laws.run_scatter import Estimates, Posterior, posterior
+from mixplan.units import number
 
 FloatArray = NDArray[np.float64]
 
@@ -48,24 +38,7 @@ PRIOR_SD = {HALF_LIFE: 3.0, EXPONENT: 2.0, POSITION_EXPONENT: 1.0}
 only what the measurements leave open (b with one size)."""
 ROUGH = 0.25
 """Misfit on left-out runs, as a share of the early gain, above which the law warns about itself."""
-HOPELESS = 30.0
-"""Log evidence by which a shape may lie behind the best one before its score is no longer worth computing."""
 QUANTILES = 20
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """One form with one shape: log mass of the curves' factors, estimates and posterior on all runs."""
-
-    form: str
-    shape: float
-    log_mass: FloatArray
-    estimates: Estimates
-    posterior: Posterior
-
-    @property
-    def log_evidence(self) -> float:
-        return float(self.log_mass.sum()) + self.posterior.log_evidence
 
 
 def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[FittedLaw | None, list[str]]:
@@ -102,37 +75,26 @@ def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[F
     columns = [np.ones(len(curves)), size - centre, *([position - middle] if moves else [])]
     names = [HALF_LIFE, EXPONENT, *([POSITION_EXPONENT] if moves else [])]
     prior_sd = np.array([PRIOR_SD[name] for name in names])
-    origin = prior_of(curves, start)
-    prior_mean = np.array([origin, *np.zeros(len(names) - 1)])
-    constants = (start, step)
-
-    def fitted(form: str, shape: float) -> _Fitted:
-        said = np.array([half_life_of(form, shape, curve, constants, origin) for curve in curves])
-        estimates = Estimates(said[:, 0], said[:, 1], np.column_stack(columns), run)
-        return _Fitted(form, shape, said[:, 2], estimates, posterior(estimates, prior_mean, prior_sd))
-
-    fits = {form: [fitted(form, shape) for shape in SHAPES[form]] for form in SHAPES}
-    scores = {form: _left_out_score(fits[form], prior_mean, prior_sd) for form in fits}
+    bursts = Bursts(curves, np.column_stack(columns), run, prior_sd, (start, step))
+    fits = {form: fit_form(form, bursts) for form in SHAPES}
+    scores = {form: left_out_score(fits[form], bursts) for form in fits}
     form = max(scores, key=lambda name: scores[name])
-    chosen = fits[form]
-    best = max(chosen, key=lambda one: one.log_evidence)
+    best = max(fits[form], key=lambda one: one.log_evidence)
     theta = best.posterior.mean()
-    rough = _left_out_misfit(best, curves, prior_mean, prior_sd, constants)
-    warnings += _curve_warnings(rough, float(np.exp(theta[0])), longest)
-    n_draws = line_draws(runs, draws)
-    shaped = len(SHAPES[form]) > 1
-    half = np.exp(best.estimates.design @ theta)
-    errors = [misfit(form, best.shape, h, c, *constants) for h, c in zip(half, curves, strict=True)]
-    residual = float(np.sqrt(np.average(errors, weights=[len(c.delay) for c in curves])))
-    scatter_names = [RUN_SCATTER, BURST_SCATTER]
+    rough = left_out_misfit(best, bursts)
+    ladder = np.unique(size)
+    warnings += _curve_warnings(rough, ladder, np.exp(theta[0] + theta[1] * (ladder - centre)), longest)
+    names += [RUN_SCATTER, BURST_SCATTER, *([SHAPE] if len(SHAPES[form]) > 1 else [])]
+    values = [*theta.tolist(), *best.posterior.medians(), best.shape]
+    drawn = draw(fits[form], line_draws(runs, draws), generator)
     return (
         FittedLaw(
             law=form,
             formula=_formula(form, moves),
             source=SOURCES[form],
-            parameters=[*names, *scatter_names, *([SHAPE] if shaped else [])],
-            values=[*theta.tolist(), *best.posterior.medians(), *([best.shape] if shaped else [])],
-            draws=rounded(_draws(chosen, n_draws, shaped, generator)) if n_draws else [],
+            parameters=names,
+            values=values[: len(names)],
+            draws=rounded(drawn[:, : len(names)]),
             ranges={
                 "block_params": _range([curve.block_params for curve in curves]),
                 "delay_tokens": Range(low=start, high=longest),
@@ -149,7 +111,7 @@ def fit(retention: Table, draws: int, generator: np.random.Generator) -> tuple[F
             },
             rows=len(retention),
             runs=runs,
-            residual=residual,
+            residual=residual(best, bursts),
             warnings=warnings,
         ),
         [],
@@ -230,66 +192,6 @@ def _column(law: FittedLaw, name: str) -> FloatArray:
     return np.array([row[at] for row in [law.values, *law.draws]])
 
 
-def _left_out_score(fits: list[_Fitted], prior_mean: FloatArray, prior_sd: FloatArray) -> float:
-    """Mean over runs of the log likelihood (nats per burst) that the others' law gives a left-out run.
-
-    The shape is weighed anew by the others each time. With one run: its own likelihood under the priors.
-    """
-    best = max(one.log_evidence for one in fits)
-    fits = [one for one in fits if one.log_evidence > best - HOPELESS]
-    run = fits[0].estimates.run
-    if run.max() == 0:
-        return float(np.logaddexp.reduce([one.log_evidence for one in fits]) - np.log(len(fits))) / len(run)
-    whole = np.logaddexp.reduce([one.log_evidence for one in fits])
-    lost = []
-    for r in range(run.max() + 1):
-        kept_back = [_without(one, r, prior_mean, prior_sd).log_evidence for one in fits]
-        masses = [one.log_mass[run != r].sum() for one in fits]
-        lost.append(whole - np.logaddexp.reduce(np.add(masses, kept_back)))
-    return float(np.sum(lost)) / len(run)
-
-
-def _without(one: _Fitted, run: int, prior_mean: FloatArray, prior_sd: FloatArray) -> Posterior:
-    others = one.estimates.where(one.estimates.run != run)
-    return posterior(others, prior_mean, prior_sd, one.posterior.grid)
-
-
-def _left_out_misfit(
-    one: _Fitted,
-    curves: list[Curve],
-    prior_mean: FloatArray,
-    prior_sd: FloatArray,
-    constants: tuple[float, float],
-) -> float:
-    """Root mean square misfit of each run under the half-life that the others give it (amplitude its own)."""
-    squares = []
-    for r in range(one.estimates.run.max() + 1):
-        own = np.flatnonzero(one.estimates.run == r)
-        alone = len(own) == len(curves)
-        theta = (one.posterior if alone else _without(one, r, prior_mean, prior_sd)).mean()
-        half = np.exp(one.estimates.design[own] @ theta)
-        squares.append(
-            np.mean(
-                [
-                    misfit(one.form, one.shape, h, curves[i], *constants)
-                    for h, i in zip(half, own, strict=True)
-                ]
-            )
-        )
-    return float(np.sqrt(np.mean(squares)))
-
-
-def _draws(fits: list[_Fitted], draws: int, shaped: bool, generator: np.random.Generator) -> FloatArray:
-    """Draws of the parameters and, where the form has one, its shape; (D, parameters)."""
-    evidence = np.array([one.log_evidence for one in fits])
-    share = np.exp(evidence - np.logaddexp.reduce(evidence))
-    parts = []
-    for one, number in zip(fits, generator.multinomial(draws, share), strict=True):
-        drawn = one.posterior.draw(number, generator)
-        parts.append(np.column_stack([drawn, np.full(number, one.shape)]) if shaped else drawn)
-    return np.vstack(parts)
-
-
 def _log_sizes(curves: list[Curve]) -> FloatArray:
     return np.log([curve.block_params for curve in curves])
 
@@ -327,17 +229,20 @@ def _design_warnings(size: FloatArray, position: FloatArray, runs: int, moves: b
     return warnings
 
 
-def _curve_warnings(rough: float, middle: float, longest: float) -> list[str]:
+def _curve_warnings(rough: float, log_sizes: FloatArray, halves: FloatArray, longest: float) -> list[str]:
     warnings = []
     if rough > ROUGH:
         warnings.append(
             f"retention: no simple curve describes these gains (misfit {rough:.0%} of the gain on "
             "left-out runs); read the measured curves rather than the half-lives"
         )
-    if middle > 2 * longest:
+    late = halves > 2 * longest
+    if late.any():
+        sizes = ", ".join(number(size) for size in np.exp(log_sizes[late]))
         warnings.append(
-            f"retention: the half-life at the middle of the ladder ({middle:.3g} tokens) is beyond "
-            f"the longest delay measured ({longest:.3g}); measure longer delays before relying on it"
+            f"retention: the half-life at {sizes} block parameters (up to {number(float(halves.max()))} "
+            f"tokens) is beyond the longest delay measured ({number(longest)}); that it is long is known, how "
+            "long is not: measure longer delays before relying on it"
         )
     return warnings
 
