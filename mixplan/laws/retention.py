@@ -241,8 +241,8 @@ def _curve_warnings(rough: float, log_sizes: FloatArray, halves: FloatArray, lon
         sizes = ", ".join(number(size) for size in np.exp(log_sizes[late]))
         warnings.append(
             f"retention: the half-life at {sizes} block parameters (up to {number(float(halves.max()))} "
-            f"tokens) is beyond the longest delay measured ({number(longest)}); that it is long is known, how "
-            "long is not: measure longer delays before relying on it"
+            f"tokens) is beyond the longest delay measured ({number(longest)}); that it is long is known, "
+            "how long is not: measure longer delays before relying on it"
         )
     return warnings
 
