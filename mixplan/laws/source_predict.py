@@ -25,7 +25,11 @@ DOUBT = 0.5
 """Standard deviation of ε."""
 TOLERANCE = 0.01
 """A value within this relative distance of a fitted range counts as inside."""
-NODES = norm.ppf((np.arange(41) + 0.5) / 41)
+NODES = norm.ppf((np.arange(30) + 0.5) / 30)
+"""Middles of 30 parts of equal probability: with one draw alone the 5 % quantile is exact; with draws that are
+spread like the scatter it is 1 % too near."""
+CHUNK = 4_000_000
+"""Numbers in one array; more cells are taken in turn."""
 AXES = ("block_params", "tokens", "share", "epochs")
 
 
@@ -92,9 +96,14 @@ def predict(
 
 def _interval(curve: FloatArray, spread: FloatArray) -> tuple[FloatArray, FloatArray]:
     """90 % of exp(curve + spread·normal), each of shape (n,); curve of shape (D, n), spread of shape (D,)."""
-    around = curve[None] + NODES[:, None, None] * spread[None, :, None]  # (Q, D, n)
-    low, high = np.quantile(around.reshape(-1, curve.shape[1]), [0.05, 0.95], axis=0)
-    return np.exp(low), np.exp(high)
+    away = NODES[:, None, None] * spread[None, :, None]  # (Q, D, 1)
+    step = max(1, CHUNK // away.size)
+    ends = [
+        np.quantile((curve[None, :, at : at + step] + away).reshape(away.size, -1), [0.05, 0.95], axis=0)
+        for at in range(0, curve.shape[1], step)
+    ]
+    low, high = np.exp(np.concatenate(ends, axis=1))
+    return low, high
 
 
 def _doubted(law: FittedLaw, at: Inputs, draws: int) -> Inputs:
