@@ -75,6 +75,10 @@ def test_the_shipped_calibration_is_the_fit_of_the_shipped_tables(name: str) -> 
         if one is not None:
             assert one.law == other.law and one.parameters == other.parameters
             np.testing.assert_allclose(one.values, other.values, rtol=1e-4, atol=1e-6, err_msg=law)
+    assert [law.subject for law in shipped.sources] == [law.subject for law in again.sources]
+    for one, other in zip(shipped.sources, again.sources, strict=True):
+        assert one.law == other.law and one.parameters == other.parameters
+        np.testing.assert_allclose(one.values, other.values, rtol=1e-2, err_msg=one.subject)
     for table, facts in shipped.provenance["tables"].items():
         assert facts["sha256"] == table_hash(getattr(measured, table))
     assert shipped.tasks == again.tasks

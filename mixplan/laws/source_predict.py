@@ -26,8 +26,8 @@ DOUBT = 0.5
 TOLERANCE = 0.01
 """A value within this relative distance of a fitted range counts as inside."""
 NODES = norm.ppf((np.arange(30) + 0.5) / 30)
-"""Middles of 30 parts of equal probability: with one draw alone the 5 % quantile is exact; with draws that are
-spread like the scatter it is 1 % too near."""
+"""Middles of 30 parts of equal probability: with one draw alone the 5 % quantile is exact; with draws that
+are spread like the scatter it is 1 % too near."""
 CHUNK = 4_000_000
 """Numbers in one array; more cells are taken in turn."""
 AXES = ("block_params", "tokens", "share", "epochs")
