@@ -41,7 +41,7 @@ def gap_tables(found: LossGaps) -> list[Shown]:
             ],
         ),
         Shown(
-            "Gaps in loss between compute-optimal sizes, in nats (closable: share of draws in which data can)",
+            "Gaps in loss between compute-optimal sizes, nats (closable: share of draws in which data can)",
             ["small", "large", "gap", "data closes", "only size", "tokens to match", "closable", ""],
             [_gap_row(gap) for gap in found.gaps],
         ),

@@ -53,6 +53,8 @@ MISFIT = 0.01
 """Relative error from which misfits of the first, robust search count linearly."""
 LEAST_SPREAD = 1e-3
 """Robust standard deviation that rows are at least taken to have, so that none is left out for rounding."""
+NOWHERE = -1e12
+"""Stands for the logarithm of no density where differences are taken."""
 CHUNK = 4_000_000
 """Numbers in one array of the density; more draws are taken in turn."""
 
@@ -104,8 +106,11 @@ class LossPosterior:
     def peak(self) -> FloatArray:
         """Coordinates of the largest density, shape (P,)."""
         scale = self._scales()
-        best = posterior.mode(lambda x: self.log_density(self._start + x * scale), [np.zeros(len(scale))])
-        return self._start + best * scale
+
+        def density(x: FloatArray) -> FloatArray:
+            return np.maximum(self.log_density(self._start + x * scale), NOWHERE)
+
+        return self._start + posterior.mode(density, [np.zeros(len(scale))]) * scale
 
     def draws(self, peak: FloatArray, count: int, generator: np.random.Generator) -> FloatArray:
         """Coordinates in proportion to the density, shape (D, P)."""
