@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from loss_ladders import TRUTH, loss_ladder
 from scipy.optimize import minimize_scalar
-from simulate import simulate_measurements
 from typer.testing import CliRunner
 
 from mixplan.cli import app
-from mixplan.documents import Calibration, load, save
+from mixplan.documents import Calibration, save
 from mixplan.documents.calibration import FittedLaw, Range
 from mixplan.errors import InputError, NoAnswer
 from mixplan.laws import lm_loss
@@ -183,24 +182,17 @@ def test_intervals_hold_the_truth_of_a_simulated_ladder() -> None:
 
 
 def test_command_shows_tables_and_json(tmp_path: Path) -> None:
-    from mixplan.laws.calibration import fit_calibration
-
-    measured = simulate_measurements(
-        rungs={"8k": 8_336, "33k": 33_056, "132k": 131_648},
-        seeds=1,
-        horizons=(1e6, 2e6, 4e6),
-        checkpoints=2,
-        intercepts={("comparison", 8): 0.0},
-        frequencies=(1e-3, 4e-3),
-    )
-    save(fit_calibration(measured, draws=20), tmp_path / "c.json")
+    rows = loss_ladder(np.random.default_rng(0), sizes=(8_336, 33_056, 131_648))
+    law, _ = lm_loss.fit(rows, 20, np.random.default_rng(0))
+    assert law is not None
+    save(calibration_with(law), tmp_path / "c.json")
     shown = CliRunner().invoke(app, ["gaps", str(tmp_path / "c.json")])
     assert shown.exit_code == 0 and "up to a size ratio of" in shown.output
+    assert "what repeats cost is imported" in shown.output
     told = CliRunner().invoke(app, ["gaps", str(tmp_path / "c.json"), "--json"])
     found = json.loads(told.stdout)
     assert len(found["gaps"]) == 3 and found["gaps"][0]["small_block_params"] == 8_336
-    law = load(tmp_path / "c.json", Calibration).lm_loss
-    assert law is not None and found["alpha"][0] == pytest.approx(law.values[2])
+    assert found["alpha"][0] == pytest.approx(law.values[2])
 
 
 def test_a_size_in_few_digits_is_the_one_of_the_ladder() -> None:

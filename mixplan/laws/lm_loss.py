@@ -192,6 +192,8 @@ def forecast(
     noise, run_noise, size_noise = (table[1:, law.parameters.index(name)] for name in NOISES)  # (D,) each
     low, high = _quantiles(losses[1:], size_noise)
     run_low, run_high = _quantiles(losses[1:], np.sqrt(size_noise**2 + run_noise**2 + noise**2))
+    # A new run is never known better than the mean; with few draws their quantiles could say so.
+    run_low, run_high = np.minimum(run_low, low), np.maximum(run_high, high)
     return LossForecast(losses[0], low, high, run_low, run_high, reasons)
 
 

@@ -244,7 +244,7 @@ def _warnings(law: FittedLaw, sizes: list[float]) -> list[str]:
             f"{', '.join(number(size) for size in outside)} block parameters lie outside the fitted sizes: "
             "the argument takes the power law to hold there"
         )
-    return found
+    return [*found, *law.warnings]
 
 
 def _outside(law: FittedLaw, axis: str, value: float) -> str | None:

@@ -104,11 +104,15 @@ class LossPosterior:
         self._levels = Levels(rank[inverse.reshape(-1)], size[first[by_appearance]])
 
     def peak(self) -> FloatArray:
-        """Coordinates of the largest density, shape (P,)."""
+        """Coordinates of the largest density per unit of ln(E ÷ (a + b)), shape (P,).
+
+        Per unit of y it would be largest where E is next to nothing, far from most of the density.
+        """
         scale = self._scales()
 
         def density(x: FloatArray) -> FloatArray:
-            return np.maximum(self.log_density(self._start + x * scale), NOWHERE)
+            y = self._start + x * scale
+            return np.nan_to_num(self.log_density(y) - self._log_slope(y), nan=NOWHERE, neginf=NOWHERE)
 
         return self._start + posterior.mode(density, [np.zeros(len(scale))]) * scale
 
@@ -157,8 +161,7 @@ class LossPosterior:
         e, a, _, b, _ = self._terms(y)
         with np.errstate(invalid="ignore", divide="ignore"):
             odds = np.log(e) - np.log(a + b)
-            # dz/dy from ln(E ÷ (a + b)) to the logarithm of the loss E + a + b, everything else as it is.
-            found = -0.5 * ((odds - ODDS_PRIOR[0]) / ODDS_PRIOR[1]) ** 2 + y[:, 0] - np.log(e)
+            found = -0.5 * ((odds - ODDS_PRIOR[0]) / ODDS_PRIOR[1]) ** 2 + self._log_slope(y)
         usual = np.log(0.1) + self._median
         for term in (a, b):
             found -= 0.5 * ((np.log(term) - usual) / TERM_PRIOR) ** 2
@@ -166,6 +169,11 @@ class LossPosterior:
         for column, (mean, spread) in self._normals():
             found -= 0.5 * ((y[:, column] - mean) / spread) ** 2
         return np.where(np.isnan(found), -np.inf, found)
+
+    def _log_slope(self, y: FloatArray) -> FloatArray:
+        """ln dz/dy from y₀, ln of the loss E + a + b at the centre, to z₀ = ln(E ÷ (a + b)); shape (D,)."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(y[:, 0] - np.log(self._terms(y)[0]))
 
     def _normals(self) -> list[tuple[int, tuple[float, float]]]:
         """Coordinates with a normal prior of their own: column, mean and standard deviation."""
