@@ -68,7 +68,9 @@ def simulate(
 
 def recovered(repetitions: int, draws: int) -> Iterator[tuple[str, str, str, list[Trials]]]:
     """By configuration: truth, noise and ladder in words, and what each repetition found."""
-    for number, (noises, name) in enumerate(product(NOISES, LADDERS)):
+    plain = [name for name, (_, _, _, unique) in LADDERS.items() if np.isinf(unique)]
+    repeating = [(NOISES[1], name) for name in LADDERS if name not in plain]
+    for number, (noises, name) in enumerate([*product(NOISES, plain), *repeating]):
         found = []
         for repetition in range(repetitions):
             generator = np.random.default_rng([number, repetition])
