@@ -44,6 +44,7 @@ __all__ = [
     "forecast",
     "loss_rows",
     "measured_sizes",
+    "outside",
     "predict",
     "unmeasured_exponents",
 ]
@@ -197,6 +198,16 @@ def forecast(
     return LossForecast(losses[0], low, high, run_low, run_high, reasons)
 
 
+def outside(law: FittedLaw, axis: str, value: float, what: str) -> str | None:
+    """Why a value lies outside the law's range of an axis, in words; None where it does not."""
+    span = law.ranges.get(axis)
+    if span is not None and value > span.high * (1.0 + EDGE_TOLERANCE):
+        return f"{what} {number(value)} is above the largest fitted {number(span.high)}"
+    if span is not None and value < span.low * (1.0 - EDGE_TOLERANCE):
+        return f"{what} {number(value)} is below the smallest fitted {number(span.low)}"
+    return None
+
+
 def _quantiles(losses: FloatArray, scatter: FloatArray) -> tuple[FloatArray, FloatArray]:
     """90 % interval, shape (n,) each, of draws (D, n) that scatter by relative amounts (D,)."""
     there = losses[:, None, :] * np.exp(scatter[:, None] * _NORMAL)[:, :, None]
@@ -216,11 +227,8 @@ def _reasons(
             ("tokens", "common tokens", length),
             ("common_share", "common_share", share),
         ):
-            span = law.ranges.get(axis)
-            if span is not None and value > span.high * (1.0 + EDGE_TOLERANCE):
-                reasons.append(f"{what} {number(value)} is above the largest fitted {number(span.high)}")
-            elif span is not None and value < span.low * (1.0 - EDGE_TOLERANCE):
-                reasons.append(f"{what} {number(value)} is below the smallest fitted {number(span.low)}")
+            reason = outside(law, axis, float(value), what)
+            reasons += [reason] if reason else []
         if repeats and REPETITION not in law.parameters:
             reasons.append(
                 f"common data is repeated, which no fitted run did: R* = {R_STAR:g} is from arXiv 2305.16264"

@@ -26,7 +26,14 @@ from mixplan.documents import Calibration
 from mixplan.documents.calibration import FittedLaw
 from mixplan.errors import InputError, NoAnswer
 from mixplan.laws.evidence import FloatArray
-from mixplan.laws.lm_loss import EDGE_TOLERANCE, NAME, PARAMETERS, measured_sizes, unmeasured_exponents
+from mixplan.laws.lm_loss import (
+    EDGE_TOLERANCE,
+    NAME,
+    PARAMETERS,
+    measured_sizes,
+    outside,
+    unmeasured_exponents,
+)
 from mixplan.units import number
 
 Interval = tuple[float | None, float | None, float | None]
@@ -198,7 +205,7 @@ def _pairs(ladder: list[float], small: float | None, large: float | None) -> lis
         )
         raise InputError(
             f"no size of the ladder ({', '.join(number(size) for size in ladder)}) is {side} than {given}; "
-            f"give both --small and --large"
+            "give both --small and --large"
         )
     return found
 
@@ -209,14 +216,16 @@ def _gap(law: FittedLaw, table: FloatArray, small: float, large: float) -> Gap:
     gap = ends[0] - ends[1]
     needed = tokens_to_reach(table, small, ends[1])
     closable = np.isfinite(needed)
-    reasons = [reason for size in (small, large) if (reason := _outside(law, "block_params", size))]
+    reasons = [
+        reason for size in (small, large) if (reason := outside(law, "block_params", size, "block_params"))
+    ]
     for what, value in (
-        (f"the optimal tokens of {number(small)},", float(optimal_tokens(table[0], small))),
-        (f"the optimal tokens of {number(large)},", float(optimal_tokens(table[0], large))),
-        ("the tokens to match,", float(needed[0])),
+        (f"optimal tokens of {number(small)}:", float(optimal_tokens(table[0], small))),
+        (f"optimal tokens of {number(large)}:", float(optimal_tokens(table[0], large))),
+        ("tokens to match:", float(needed[0])),
     ):
-        reason = _outside(law, "tokens", value) if np.isfinite(value) else None
-        reasons += [f"{what} {reason}"] if reason else []
+        reason = outside(law, "tokens", value, what) if np.isfinite(value) else None
+        reasons += [reason] if reason else []
     return Gap(
         small_block_params=small,
         large_block_params=large,
@@ -238,22 +247,13 @@ def _warnings(law: FittedLaw, sizes: list[float]) -> list[str]:
     ]
     if not law.draws:
         found.append("the loss law has no draws, so nothing here has an interval")
-    outside = [size for size in sizes if _outside(law, "block_params", size)]
+    outside = [size for size in sizes if outside(law, "block_params", size, "")]
     if outside:
         found.append(
             f"{', '.join(number(size) for size in outside)} block parameters lie outside the fitted sizes: "
             "the argument takes the power law to hold there"
         )
     return [*found, *law.warnings]
-
-
-def _outside(law: FittedLaw, axis: str, value: float) -> str | None:
-    span = law.ranges[axis]
-    if value > span.high * (1.0 + EDGE_TOLERANCE):
-        return f"{axis} {number(value)} is above the largest fitted {number(span.high)}"
-    if value < span.low * (1.0 - EDGE_TOLERANCE):
-        return f"{axis} {number(value)} is below the smallest fitted {number(span.low)}"
-    return None
 
 
 def _interval(values: FloatArray) -> Interval:
