@@ -251,7 +251,7 @@ def backtest(
     tables = read_measurements(console.resolved(measurements))
     threshold = tables.learned_skill if learned_skill is None else learned_skill
     evidence = checked_evidence(tables, threshold, draws)
-    found = run_backtest(evidence, threshold, draws, seed)
+    found = run_backtest(evidence, threshold, draws, seed, tables.retention).backtest
     console.notes(standard_rows(tables.learning, "learning")[1], "warning")
     if as_json:
         console.emit_json(found.model_dump(mode="json"))

@@ -67,9 +67,11 @@ class TaskCoverage(Part):
 
 
 class BacktestScore(Part):
-    """How one forecast did on the left-out rung, final checkpoints."""
+    """How one forecast did on a left-out rung, final checkpoints."""
 
     forecast: str
+    baseline: bool = False
+    """A forecast without a law, to be beaten."""
     brier: Number
     """Mean squared error of the probability that a cell is learned."""
     skill_brier: Number
@@ -78,6 +80,19 @@ class BacktestScore(Part):
     """Area under the ROC curve of learned against not; empty when only one kind occurred."""
     coverage_90: Fraction | None
     """Share of left-out cells inside the 90 % interval; empty where the forecast has none."""
+    log_score: Number | None = None
+    """Mean logarithm of the probability given to the tenth of the skill scale that was measured; nats, higher
+    is better."""
+    width_90: Number | None = None
+    """Mean width of the 90 % intervals, in skill."""
+    threshold_ratio: Number | None = None
+    """Median, over the series (task kind at one training length) that the left-out rung brackets, of
+    predicted and measured threshold frequency, the larger over the smaller; a crossing that is not predicted
+    counts as infinitely far."""
+    thresholds: Whole = 0
+    """Bracketed series."""
+    thresholds_near: Whole = 0
+    """Of these, predicted within a factor of 1.5."""
     cells: Whole
 
 
@@ -99,8 +114,24 @@ class BacktestCell(Part):
     """The same cell at the largest fitted rung."""
 
 
+class RungBacktest(Part):
+    """One rung predicted from some smaller ones."""
+
+    fitted_rungs: list[str]
+    left_out_rung: str
+    left_out_block_params: Positive
+    rungs_ahead: Whole
+    size_ratio: Positive
+    """Left-out over largest fitted block parameters."""
+    seed_noise_skill: Number | None = None
+    """Half the mean squared difference in skill between seeds; empty with one seed."""
+    seed_noise_learned: Number | None = None
+    """The same of learned (1) or not (0)."""
+    scores: list[BacktestScore]
+
+
 class Backtest(Part):
-    """Leaves out the largest rung, fits on the rest, predicts it."""
+    """Leaves out the largest rung, fits on the rest, predicts it; `rolling` does so from every rung on."""
 
     left_out_rung: str
     left_out_block_params: Positive
@@ -111,6 +142,10 @@ class Backtest(Part):
     """Half the mean squared difference in skill between seeds at the left-out rung; empty with one seed."""
     verdict: str
     """In words: does the law beat copying the largest fitted rung?"""
+    rolling: list[RungBacktest] = []
+    """Every left-out rung, predicted from every set of smaller rungs."""
+    choice: str = ""
+    """Why the default forecast is the one it is."""
 
 
 class Calibration(Document):
@@ -119,6 +154,11 @@ class Calibration(Document):
     name: str = "calibration"
     learned_skill: OpenFraction = 0.8
     learning: FittedLaw
+    """The law behind the forecasts, or the one with the largest share in them."""
+    other_learning: list[FittedLaw] = []
+    """The other candidates; with draws where they have a share in the forecasts."""
+    weights: dict[str, Fraction] = {}
+    """Share of each law in the forecasts; empty: all of it is `learning`'s."""
     retention: FittedLaw | None = None
     interference: FittedLaw | None = None
     lm_loss: FittedLaw | None = None

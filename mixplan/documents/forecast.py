@@ -24,6 +24,11 @@ class SkillForecast:
     """Lower end of the 90 % interval for a new run, shape (n,)."""
     skill_high: FloatArray
     """Upper end of the 90 % interval for a new run, shape (n,)."""
+    mean_low: FloatArray
+    """Lower end of the 90 % interval for the mean over runs: what more measurements would narrow, shape
+    (n,)."""
+    mean_high: FloatArray
+    """Its upper end, shape (n,)."""
     p_learned: FloatArray
     """Probability that a new run reaches the threshold skill, parameter uncertainty included, shape (n,)."""
     extrapolated: list[list[str]]

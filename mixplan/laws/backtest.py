@@ -1,34 +1,56 @@
-"""Leave out the largest rung, fit on the rest, predict it: what a forecast one rung up is worth.
+"""What a forecast is worth: rungs that were left out, predicted by every candidate from smaller ones.
 
-Shape legend: n = left-out cells (final checkpoints of the largest rung), m = final cells of the largest
-fitted rung.
+The default forecast is scored as it would have been chosen without the rung it is scored on.
+
+Shape legend: n = left-out final cells.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixplan.documents import Calibration
-from mixplan.documents.calibration import Backtest, BacktestCell, BacktestScore
+from mixplan.documents import Table
+from mixplan.documents.calibration import Backtest, BacktestCell, BacktestScore, RungBacktest
 from mixplan.errors import InputError
-from mixplan.laws import logistic
-from mixplan.laws.evidence import BoolArray, Evidence, FloatArray, coverage
-from mixplan.laws.predict import LawForecast
-from mixplan.laws.scores import SAME_FREQUENCY, auroc
+from mixplan.laws import scores
+from mixplan.laws.baselines import Copy
+from mixplan.laws.candidates import candidates, time_exponent
+from mixplan.laws.choice import Choice, choose
+from mixplan.laws.evidence import Evidence, FloatArray
+from mixplan.laws.protocol import mixed
+from mixplan.laws.rolling import DRAWS, Fold, Said, distribution, folds
+from mixplan.laws.scores import SAME_FREQUENCY
 
-LAW, COPY = "law", "copy the largest fitted rung"
+DEFAULT = "default forecast"
 MIN_RUNGS = 3
-_TIE = 0.01
+NEAR = 1.5
+"""A threshold frequency within this ratio of the measured one counts as predicted."""
 
 
-def backtest(evidence: Evidence, learned_skill: float, draws: int, seed: int) -> Backtest:
-    """Score the law on the left-out rung against copying the same cell from the largest fitted rung.
+@dataclass(frozen=True)
+class Tested:
+    """The document, and what the default forecast is to be."""
+
+    backtest: Backtest
+    choice: Choice
+
+
+def backtest(
+    evidence: Evidence, learned_skill: float, draws: int, seed: int, retention: Table | None = None
+) -> Tested:
+    """Leave out rung after rung.
+
+    Args:
+        evidence: rows of one protocol.
+        learned_skill: the threshold.
+        draws: of every law's parameters.
+        seed: of the draws.
+        retention: the retention table; of it too, only fitted rungs are looked at.
 
     Raises:
-        InputError: fewer than three rungs, or the left-out rung holds no cell that the others can speak
-        about.
+        InputError: fewer than three rungs, or no left-out rung holds a cell that the others can speak about.
     """
     sizes = np.unique(evidence.table["block_params"])
     if len(sizes) < MIN_RUNGS:
@@ -37,104 +59,42 @@ def backtest(evidence: Evidence, learned_skill: float, draws: int, seed: int) ->
             f"measurements have {len(sizes)} (block_params {', '.join(f'{size:g}' for size in sizes)}): add "
             "a rung"
         )
-    largest = evidence.table["block_params"] == sizes[-1]
-    fitted, left_out = evidence.where(~largest), evidence.where(largest & evidence.finished)
-    forecast = LawForecast(learning_only(fitted, learned_skill, draws, seed))
-    table = left_out.table
-    unknown = {index for index, _ in forecast.problems(list(table["family"]), table["complexity"])}
-    left_out = left_out.where(np.array([index not in unknown for index in range(len(table))]))
-    if not len(left_out.table):
+    found = list(
+        folds(
+            evidence,
+            lambda largest: candidates(time_exponent(retention, largest)),
+            learned_skill,
+            draws,
+            seed,
+        )
+    )
+    last = [fold for fold in found if fold.rungs_ahead == 1 and _size(fold) == sizes[-1]]
+    if not last:
         raise InputError(
             "no task of the largest rung was measured on smaller ones, so there is nothing to predict"
         )
-    table = left_out.table
-    predicted = forecast.skill(
-        list(table["family"]), table["complexity"], table["block_params"], table["tokens"], table["frequency"]
+    names = {float(size): _rung_name(evidence, size) for size in sizes}
+    told = [(fold, _default(fold, found, learned_skill)) for fold in found]
+    rolling = [_scored(fold, default, names, learned_skill) for fold, default in told]
+    final, default = next((fold, said) for fold, said in told if fold is last[0])
+    choice = choose(found)
+    document = Backtest(
+        left_out_rung=names[_size(final)],
+        left_out_block_params=_size(final),
+        fitted_rungs=[names[size] for size in final.fitted],
+        scores=next(one.scores for one, (fold, _) in zip(rolling, told, strict=True) if fold is final),
+        cells=_cells(final, default),
+        seed_noise_brier=seed_noise(final.left_out, final.observed),
+        verdict=_verdict(final, default, learned_skill),
+        rolling=rolling,
+        choice=choice.reason,
     )
-    observed = np.clip(left_out.skill, 0.0, 1.0)
-    copied = copy_forecast(fitted, left_out)
-    outcome = _Outcome(observed, observed >= learned_skill)
-    inside = (predicted.skill_low <= observed) & (observed <= predicted.skill_high)
-    law = outcome.score(LAW, predicted.p_learned, predicted.skill, predicted.p_learned, inside)
-    scores, verdict = (
-        [law],
-        "no cell of the left-out rung was measured on the largest fitted one: nothing to copy",
-    )
-    have = np.isfinite(copied)
-    if have.any():
-        part = _Outcome(observed[have], outcome.learned[have])
-        same = part.score(
-            LAW, predicted.p_learned[have], predicted.skill[have], predicted.p_learned[have], inside[have]
-        )
-        other = part.score(
-            COPY, (copied[have] >= learned_skill).astype(float), copied[have], copied[have], None
-        )
-        scores.append(other)
-        verdict = _verdict(same, other)
-    cells = [
-        BacktestCell(
-            family=str(table["family"][i]),
-            complexity=float(table["complexity"][i]),
-            frequency=float(table["frequency"][i]),
-            block_params=float(table["block_params"][i]),
-            tokens=float(table["tokens"][i]),
-            seed=int(table["seed"][i]),
-            observed=float(observed[i]),
-            predicted=float(predicted.skill[i]),
-            low=float(predicted.skill_low[i]),
-            high=float(predicted.skill_high[i]),
-            p_learned=float(predicted.p_learned[i]),
-            copied=float(copied[i]) if have[i] else None,
-        )
-        for i in range(len(table))
-    ]
-    return Backtest(
-        left_out_rung=", ".join(sorted(set(table["rung"]))),
-        left_out_block_params=float(sizes[-1]),
-        fitted_rungs=[_rung_name(fitted, size) for size in sizes[:-1]],
-        scores=scores,
-        cells=cells,
-        seed_noise_brier=seed_noise(left_out),
-        verdict=verdict,
-    )
+    return Tested(document, choice)
 
 
-def learning_only(evidence: Evidence, learned_skill: float, draws: int, seed: int) -> Calibration:
-    """A calibration with the learning law and the task coverage alone."""
-    return Calibration(
-        learned_skill=learned_skill,
-        learning=logistic.fit(evidence, draws, np.random.default_rng([seed, 0])),
-        tasks=coverage(evidence, learned_skill),
-    )
-
-
-def copy_forecast(fitted: Evidence, left_out: Evidence) -> FloatArray:
-    """Mean final skill of the same cell at the largest fitted rung, NaN where it was not measured; shape
-    (n,).
-
-    The same cell: same family and complexity, nearest frequency (within SAME_FREQUENCY), then nearest token
-    count; ties are averaged over seeds.
-    """
-    table = fitted.table
-    top = fitted.finished & (table["block_params"] == table["block_params"].max())
-    skill = np.clip(fitted.skill[top], 0.0, 1.0)
-    family, complexity = table["family"][top].astype(str), table["complexity"][top]
-    frequency, _, tokens = fitted.log_axes[top].T
-    copied = np.full(len(left_out.table), np.nan)
-    for index, (wanted_frequency, _, wanted_tokens) in enumerate(left_out.log_axes):
-        same = (family == str(left_out.table["family"][index])) & (
-            complexity == left_out.table["complexity"][index]
-        )
-        same &= np.abs(frequency - wanted_frequency) <= np.log(SAME_FREQUENCY)
-        same = _nearest(same, np.abs(frequency - wanted_frequency))
-        same = _nearest(same, np.abs(tokens - wanted_tokens))
-        if same.any():
-            copied[index] = skill[same].mean()
-    return copied
-
-
-def seed_noise(left_out: Evidence) -> float | None:
-    """Half the mean squared difference in final skill between two seeds of the same cell; None with one seed.
+def seed_noise(left_out: Evidence, values: FloatArray) -> float | None:
+    """Half the mean squared difference in `values` (n,) between two seeds of the same cell; None with one
+    seed.
 
     No forecast of the mean alone can have a smaller mean squared error than this. Cells are the same up to
     SAME_FREQUENCY: a user's task has one name at all its frequencies. Runs of one seed (with other shares of
@@ -145,7 +105,7 @@ def seed_noise(left_out: Evidence) -> float | None:
     for row in range(len(table)):
         key = (str(table["task"][row]), str(table["family"][row]), float(table["complexity"][row]))
         same.setdefault((*key, float(table["tokens"][row])), []).append(row)
-    skill, frequency, seed = np.clip(left_out.skill, 0.0, 1.0), left_out.log_axes[:, 0], table["seed"]
+    frequency, seed = left_out.log_axes[:, 0], table["seed"]
     halves = []
     for rows in same.values():
         ordered = np.array(rows)[np.argsort(frequency[rows])]
@@ -154,53 +114,122 @@ def seed_noise(left_out: Evidence) -> float | None:
             one, other = np.triu_indices(len(cell), 1)
             differ = seed[cell[one]] != seed[cell[other]]
             if differ.any():
-                squares = (skill[cell[one]] - skill[cell[other]]) ** 2
+                squares = (values[cell[one]] - values[cell[other]]) ** 2
                 halves.append(0.5 * float(squares[differ].mean()))
     return float(np.mean(halves)) if halves else None
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    skill: FloatArray
-    learned: BoolArray
+def forecast(fold: Fold, weights: dict[str, float], learned_skill: float) -> Said:
+    """What a mixture of the fold's laws says."""
+    parts = [(next(one for one in fold.said if one.name == name), w) for name, w in weights.items()]
+    if len(parts) == 1:
+        return replace(parts[0][0], name=DEFAULT)
+    found = mixed([(one.found, weight) for one, weight in parts], DRAWS)
+    thresholds: list[float | None] = []
+    for column in zip(*(one.thresholds for one, _ in parts), strict=True):
+        known = [(w, np.log(value)) for value, (_, w) in zip(column, parts, strict=True) if value is not None]
+        share = sum(weight for weight, _ in known)
+        # The middle of the mixture: none where most of it has none.
+        thresholds.append(float(np.exp(sum(w * v for w, v in known) / share)) if share > 0.5 else None)
+    return Said(DEFAULT, False, **distribution(found, learned_skill), thresholds=thresholds)
 
-    def score(
-        self,
-        name: str,
-        probability: FloatArray,
-        skill: FloatArray,
-        ranking: FloatArray,
-        inside: BoolArray | None,
-    ) -> BacktestScore:
-        return BacktestScore(
-            forecast=name,
-            brier=float(np.mean((probability - self.learned) ** 2)),
-            skill_brier=float(np.mean((skill - self.skill) ** 2)),
-            auroc=auroc(self.learned, ranking),
-            coverage_90=None if inside is None else float(inside.mean()),
-            cells=len(self.skill),
+
+def _default(fold: Fold, every: list[Fold], learned_skill: float) -> Said:
+    """The default forecast, chosen on the folds that leave out other rungs (on all, where there are none)."""
+    others = [other for other in every if _size(other) != _size(fold)]
+    return forecast(fold, choose(others or every).weights, learned_skill)
+
+
+def _scored(fold: Fold, default: Said, names: dict[float, str], learned_skill: float) -> RungBacktest:
+    return RungBacktest(
+        fitted_rungs=[names[size] for size in fold.fitted],
+        left_out_rung=names[_size(fold)],
+        left_out_block_params=_size(fold),
+        rungs_ahead=fold.rungs_ahead,
+        size_ratio=_size(fold) / fold.fitted[-1],
+        seed_noise_skill=seed_noise(fold.left_out, fold.observed),
+        seed_noise_learned=seed_noise(fold.left_out, (fold.observed >= learned_skill).astype(np.float64)),
+        scores=[_score(fold, said, learned_skill) for said in (default, *fold.said) if said.known.any()],
+    )
+
+
+def _score(fold: Fold, said: Said, learned_skill: float) -> BacktestScore:
+    observed = fold.observed[said.known]
+    learned = observed >= learned_skill
+    ratios = [
+        np.inf if predicted is None else predicted / crossing.threshold_frequency
+        for predicted, crossing in zip(said.thresholds, fold.crossed, strict=True)
+    ]
+    off = np.array([max(ratio, 1.0 / ratio) for ratio in ratios])
+    middle = float(np.median(off)) if len(off) else np.inf
+    return BacktestScore(
+        forecast=said.name,
+        baseline=said.baseline,
+        brier=scores.brier(said.p_learned, learned),
+        skill_brier=scores.brier(said.skill, observed),
+        auroc=scores.auroc(learned, said.p_learned),
+        coverage_90=scores.coverage(said.low, said.high, observed),
+        log_score=float(said.log_scores(fold.observed).mean()),
+        width_90=float(np.mean(said.high - said.low)),
+        threshold_ratio=middle if np.isfinite(middle) else None,
+        thresholds=len(off),
+        thresholds_near=int((off <= NEAR).sum()),
+        cells=len(observed),
+    )
+
+
+def _cells(fold: Fold, default: Said) -> list[BacktestCell]:
+    copied = next(said for said in fold.said if said.name == Copy.name)
+    copies = np.full(len(fold.observed), np.nan)
+    copies[copied.known] = copied.skill
+    table = fold.left_out.table
+    return [
+        BacktestCell(
+            family=str(table["family"][row]),
+            complexity=float(table["complexity"][row]),
+            frequency=float(table["frequency"][row]),
+            block_params=float(table["block_params"][row]),
+            tokens=float(table["tokens"][row]),
+            seed=int(table["seed"][row]),
+            observed=float(fold.observed[row]),
+            predicted=float(default.skill[at]),
+            low=float(default.low[at]),
+            high=float(default.high[at]),
+            p_learned=float(default.p_learned[at]),
+            copied=float(copies[row]) if np.isfinite(copies[row]) else None,
         )
+        for at, row in enumerate(np.flatnonzero(default.known))
+    ]
 
 
-def _nearest(candidates: BoolArray, distance: FloatArray) -> BoolArray:
-    if not candidates.any():
-        return candidates
-    return candidates & (distance <= distance[candidates].min() + _TIE)
+def _size(fold: Fold) -> float:
+    return float(fold.left_out.table["block_params"][0])
 
 
 def _rung_name(evidence: Evidence, size: float) -> str:
     return ", ".join(sorted(set(evidence.table["rung"][evidence.table["block_params"] == size])))
 
 
-def _verdict(law: BacktestScore, copy: BacktestScore) -> str:
+def _verdict(fold: Fold, default: Said, learned_skill: float) -> str:
+    """In words, on the cells that were measured on the largest fitted rung too."""
+    copied = next(said for said in fold.said if said.name == Copy.name)
+    both = copied.known & default.known
+    if not both.any():
+        return "no cell of the left-out rung was measured on the largest fitted one: nothing to copy"
+    observed = fold.observed[both]
+    learned = observed >= learned_skill
+    inside_default = both[default.known]
+    inside_copied = both[copied.known]
+    law = scores.brier(default.p_learned[inside_default], learned)
+    copy = scores.brier(copied.p_learned[inside_copied], learned)
+    law_skill = scores.brier(default.skill[inside_default], observed)
+    copy_skill = scores.brier(copied.skill[inside_copied], observed)
     numbers = (
-        f"Brier {law.brier:.3f} against {copy.brier:.3f} on learned or not, {law.skill_brier:.3f} against "
-        f"{copy.skill_brier:.3f} on skill, {law.cells} cells"
+        f"Brier {law:.3f} against {copy:.3f} on learned or not, {law_skill:.3f} against {copy_skill:.3f} on "
+        f"skill, {len(observed)} cells"
     )
-    better, worse = law.brier < copy.brier, law.brier > copy.brier
-    better_skill, worse_skill = law.skill_brier < copy.skill_brier, law.skill_brier > copy.skill_brier
-    if better and better_skill:
+    if law < copy and law_skill < copy_skill:
         return f"the law beats copying the largest fitted rung: {numbers}"
-    if worse and worse_skill:
+    if law > copy and law_skill > copy_skill:
         return f"the law does NOT beat copying the largest fitted rung: {numbers}"
     return f"the law and copying the largest fitted rung each win one score or tie: {numbers}"

@@ -28,7 +28,7 @@ PRECISION_RANGE = (0.02, 1e4)
 """A precision outside this range could not be told from its nearer end by any table of runs."""
 RESOLUTION = 0.01
 """Interval ends are rounded outwards to this step of skill."""
-_HALVINGS = 14
+_HALVINGS = 8
 _CHUNK = 4096
 
 
@@ -63,7 +63,7 @@ def probability_at_least(threshold: float, mean: FloatArray, precision: FloatArr
     Args:
         threshold: of skill, in (0, 1).
         mean: shape (n, D).
-        precision: shape (D,).
+        precision: shape (D,), or (n, D) where cells scatter differently.
 
     Returns:
         shape (n,).
@@ -81,10 +81,12 @@ def interval(mean: FloatArray, precision: FloatArray, level: float = 0.9) -> tup
 
     Ends are rounded outwards to RESOLUTION: measured skill is a count of correct answers.
     """
+    every = np.broadcast_to(precision, mean.shape)
     ends = []
     for tail in ((1.0 - level) / 2.0, (1.0 + level) / 2.0):
         parts = [
-            _quantile(tail, mean[start : start + _CHUNK], precision) for start in range(0, len(mean), _CHUNK)
+            _quantile(tail, mean[start : start + _CHUNK], every[start : start + _CHUNK])
+            for start in range(0, len(mean), _CHUNK)
         ]
         ends.append(np.concatenate(parts) if parts else np.empty(0))
     steps = 1.0 / RESOLUTION

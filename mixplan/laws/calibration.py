@@ -11,20 +11,24 @@ import scipy
 
 from mixplan.documents import Calibration, Measurements, Table
 from mixplan.documents.base import Provenance
-from mixplan.documents.calibration import Backtest, FittedLaw, TaskCoverage
+from mixplan.documents.calibration import FittedLaw, TaskCoverage
 from mixplan.documents.references import reference_warnings
 from mixplan.errors import InputError
-from mixplan.laws import interference, lm_loss, logistic, retention
-from mixplan.laws.backtest import backtest, learning_only
+from mixplan.laws import interference, lm_loss, retention
+from mixplan.laws.backtest import Tested, backtest
 from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.candidates import parametric, time_exponent
+from mixplan.laws.choice import Choice, choose
 from mixplan.laws.evidence import (
     Evidence,
     collect_evidence,
     contradictions,
+    coverage,
     one_value_per,
     ordered,
     standard_rows,
 )
+from mixplan.laws.learning import ceiling_name
 from mixplan.laws.source import fit_sources
 from mixplan.laws.source_rows import contradictions as source_contradictions
 
@@ -47,22 +51,25 @@ def fit_calibration(
     """
     evidence = checked_evidence(measurements, learned_skill, draws)
     loss_rows = lm_loss.loss_rows(evidence, measurements.sources, _unique_tokens(measurements))
-    calibration = learning_only(evidence, learned_skill, draws, seed)
+    forgotten = None if measurements.retention is None else _sorted(measurements.retention)
+    tested, untested = _try_backtest(evidence, learned_skill, draws, seed, forgotten)
+    choice = choose([]) if tested is None else tested.choice
+    learning, others = _learning(evidence, choice, draws, seed, forgotten)
+    tasks = coverage(evidence, learned_skill)
     warnings = [
         *reference_warnings(measurements.provenance),
         *standard_rows(measurements.learning, "learning")[1],
-        *calibration.learning.warnings,
-        *_coverage_warnings(calibration.tasks),
-        *_ceiling_warnings(calibration),
+        *learning.warnings,
+        *_coverage_warnings(tasks),
+        *_ceiling_warnings(learning, tasks, learned_skill),
     ]
     forgetting: FittedLaw | None = None
     clashing: FittedLaw | None = None
     common: FittedLaw | None = None
-    if measurements.retention is None:
+    if forgotten is None:
         warnings.append("no retention table: nothing is said about forgetting")
     else:
-        table = _sorted(measurements.retention)
-        forgetting, said = retention.fit(table, draws, np.random.default_rng([seed, 1]))
+        forgetting, said = retention.fit(forgotten, draws, np.random.default_rng([seed, 1]))
         warnings += said
     if measurements.interference is None:
         warnings.append("no interference table: nothing is said about gradient interference")
@@ -84,17 +91,18 @@ def fit_calibration(
         warnings += said
     fitted = [law for law in (forgetting, clashing, common, *own_text) if law is not None]
     warnings += [text for law in fitted for text in law.warnings]
-    tested, said = _try_backtest(evidence, learned_skill, draws, seed)
     return Calibration(
         learned_skill=learned_skill,
-        learning=calibration.learning,
+        learning=learning,
+        other_learning=others,
+        weights=choice.weights,
         retention=forgetting,
         interference=clashing,
         lm_loss=common,
         sources=own_text,
-        tasks=calibration.tasks,
-        backtest=tested,
-        warnings=[*warnings, *said],
+        tasks=tasks,
+        backtest=None if tested is None else tested.backtest,
+        warnings=[*warnings, *untested],
         provenance=_provenance(measurements, draws, seed),
     )
 
@@ -155,12 +163,24 @@ def _unique_tokens(measurements: Measurements) -> float | None:
 
 
 def _try_backtest(
-    evidence: Evidence, learned_skill: float, draws: int, seed: int
-) -> tuple[Backtest | None, list[str]]:
+    evidence: Evidence, learned_skill: float, draws: int, seed: int, forgotten: Table | None
+) -> tuple[Tested | None, list[str]]:
     try:
-        return backtest(evidence, learned_skill, draws, seed), []
+        return backtest(evidence, learned_skill, draws, seed, forgotten), []
     except InputError as error:
         return None, [f"no backtest: {problem}" for problem in error.problems]
+
+
+def _learning(
+    evidence: Evidence, choice: Choice, draws: int, seed: int, forgotten: Table | None
+) -> tuple[FittedLaw, list[FittedLaw]]:
+    """The law with the largest share in the forecasts, and the others, without draws where they have none."""
+    laws = [
+        law.document(evidence, draws if law.name in choice.weights else 0, np.random.default_rng([seed, 0]))
+        for law in parametric(time_exponent(forgotten))
+    ]
+    first = max(laws, key=lambda law: choice.weights.get(law.law, 0.0))
+    return first, [law for law in laws if law is not first]
 
 
 def _coverage_warnings(tasks: list[TaskCoverage]) -> list[str]:
@@ -190,16 +210,16 @@ def _coverage_warnings(tasks: list[TaskCoverage]) -> list[str]:
     return found
 
 
-def _ceiling_warnings(calibration: Calibration) -> list[str]:
+def _ceiling_warnings(law: FittedLaw, tasks: list[TaskCoverage], learned_skill: float) -> list[str]:
     """Task kinds that were measured to level off below what counts as learned."""
-    law, found = calibration.learning, []
-    for task in calibration.tasks:
-        at = law.parameters.index(logistic.ceiling_name((task.family, task.complexity)))
+    found = []
+    for task in tasks:
+        at = law.parameters.index(ceiling_name((task.family, task.complexity)))
         low, high = interval_90(np.array([draw[at] for draw in law.draws]))
-        if task.status != "never learned" and law.values[at] < calibration.learned_skill:
+        if task.status != "never learned" and law.values[at] < learned_skill:
             found.append(
                 f"{task.family} of complexity {task.complexity:g} levels off at skill {law.values[at]:.2f} "
-                f"(90 % interval {low:.2f} to {high:.2f}), below the {calibration.learned_skill:g} that "
+                f"(90 % interval {low:.2f} to {high:.2f}), below the {learned_skill:g} that "
                 "counts as learned: more of anything makes it learned by luck only"
             )
     return found

@@ -50,6 +50,8 @@ class Evidence:
     finished: BoolArray
     """Whether the row stands at the end of a horizon: where `decayed` is 1 (the end of a run or of one of its
     branches), or at the last step of a run that says nothing of decays; shape (n,)."""
+    cell: IntArray
+    """Index of the row's cell in its run, shape (n,)."""
     cell_share: FloatArray
     """1 ÷ checkpoints of the row's cell in its run, so that every cell of a run weighs 1, shape (n,)."""
 
@@ -75,6 +77,7 @@ def collect_evidence(learning: Table) -> Evidence:
         log_axes=np.log(np.column_stack([table[axis] for axis in AXES])),
         skill=table["skill"],
         finished=_finished(table, run, len(run_ids)),
+        cell=cell.astype(np.int64),
         cell_share=1.0 / np.bincount(cell)[cell],
     )
 

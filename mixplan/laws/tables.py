@@ -7,9 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixplan.documents import Calibration
-from mixplan.documents.calibration import Backtest, FittedLaw, TaskCoverage
-from mixplan.laws import interference, logistic, retention
+from mixplan.documents.calibration import (
+    Backtest,
+    BacktestScore,
+    FittedLaw,
+    RungBacktest,
+    TaskCoverage,
+)
+from mixplan.laws import interference, retention
 from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.learning import ceiling_name
 from mixplan.laws.source_predict import predict
 from mixplan.units import number
 
@@ -72,27 +79,51 @@ def calibration_summary(calibration: Calibration) -> dict[str, Any]:
 
 
 def backtest_tables(found: Backtest) -> list[Shown]:
-    """Scores on the left-out rung."""
+    """Scores on the largest rung from all others; then every rung from every set of smaller ones."""
+    ahead = next(
+        (one for one in found.rolling if one.left_out_rung == found.left_out_rung and one.rungs_ahead == 1),
+        None,
+    )
     rows: list[list[Any]] = [
-        [s.forecast, s.brier, s.skill_brier, s.auroc, s.coverage_90, s.cells] for s in found.scores
+        [s.forecast, s.brier, s.skill_brier, s.log_score, s.auroc, s.coverage_90, _near(s), s.cells]
+        for s in found.scores
     ]
     if found.seed_noise_brier is not None:
-        rows.append(
-            [
-                "noise floor (half the squared difference of seeds)",
-                None,
-                found.seed_noise_brier,
-                None,
-                None,
-                None,
-            ]
-        )
+        learned = None if ahead is None else ahead.seed_noise_learned
+        name = "noise floor (half the squared difference of seeds)"
+        rows.append([name, learned, found.seed_noise_brier, *[None] * 5])
     title = (
         f"Backtest: {found.left_out_rung} ({number(found.left_out_block_params)} block params) "
         f"predicted from {', '.join(found.fitted_rungs)}"
     )
-    columns = ["forecast", "Brier learned", "Brier skill", "AUROC", "90 % coverage", "cells"]
-    return [Shown(title, columns, rows)]
+    columns = ["forecast", "Brier learned", "Brier skill", "log score", "AUROC", "90 % coverage"]
+    columns += ["f_crit within 1.5×", "cells"]
+    shown = [Shown(title, columns, rows)]
+    if len(found.rolling) > 1:
+        shown.append(_rolling(found.rolling))
+    return shown
+
+
+def _near(score: BacktestScore) -> str | None:
+    return f"{score.thresholds_near} of {score.thresholds}" if score.thresholds else None
+
+
+def _rolling(every: list[RungBacktest]) -> Shown:
+    """Brier on skill of all forecasts, with the noise floor."""
+    names = [score.forecast for score in every[0].scores]
+    rows: list[list[Any]] = []
+    for one in every:
+        briers = {score.forecast: score.skill_brier for score in one.scores}
+        ahead = f"{one.rungs_ahead} ({one.size_ratio:.1f}×)"
+        rows.append([
+            one.fitted_rungs[-1], one.left_out_rung, ahead, one.seed_noise_skill,
+            *(briers.get(name) for name in names),
+        ])  # fmt: skip
+    return Shown(
+        "Brier on skill, every rung from every set of smaller ones",
+        ["fitted up to", "left out", "rungs ahead", "noise floor", *names],
+        rows,
+    )
 
 
 def _sizes(law: FittedLaw) -> list[float]:
@@ -117,7 +148,7 @@ def _span(draws: np.ndarray) -> str | None:
 
 
 def _task(law: FittedLaw, task: TaskCoverage) -> list[Any]:
-    at = law.parameters.index(logistic.ceiling_name((task.family, task.complexity)))
+    at = law.parameters.index(ceiling_name((task.family, task.complexity)))
     cells = [task.family, f"{task.complexity:g}", task.cells, task.learned, task.status]
     return [*cells, f"{law.values[at]:.2f}", _span(np.array([draw[at] for draw in law.draws]))]
 

@@ -1,0 +1,197 @@
+"""A learning law read back from its document: mean skill of any cell in every draw.
+
+Beyond a fitted range every draw stretches what lies outside by 1 + ε, ε ~ N(0, 0.3²) cut at −1, drawn once
+per draw and axis. So intervals widen with the logarithm of the distance, on top of the draws' own spread, and
+no draw ever falls with size, tokens or frequency. The 0.3 is a choice, not a measurement; `mixplan backtest`
+shows the coverage it gives.
+
+Shape legend: n = cells, D = draws (1: the point estimate, where there are none), p = parameters of the form,
+F = families, K = measured task kinds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
+
+from mixplan.documents.calibration import FittedLaw
+from mixplan.documents.suggest import did_you_mean
+from mixplan.errors import InputError
+from mixplan.laws.evidence import AXES
+from mixplan.laws.forms import FORMS, FREQUENCY_SLOPE
+from mixplan.laws.learning import (
+    RUN_SPREAD,
+    TASK_SPREAD,
+    ceiling_name,
+    difficulty_name,
+    family_name,
+    precision_name,
+)
+from mixplan.laws.protocol import Cells, Scattered
+
+FloatArray = NDArray[np.float64]
+Kind = tuple[str, float]
+
+OUTSIDE_DOUBT = 0.3
+"""Standard deviation of ε, the relative error of the law's logarithmic distance from its range."""
+
+
+class Surface:
+    """One fitted law; deterministic."""
+
+    def __init__(self, law: FittedLaw) -> None:
+        """Args: law: as fitted by mixplan.laws.learning.
+
+        Raises:
+            InputError: the law is of an unknown form or lacks parameters.
+        """
+        if law.law not in FORMS:
+            raise InputError(
+                f"calibration: the learning law is {law.law!r}; known: {', '.join(map(repr, FORMS))}; write "
+                "it anew with `mixplan fit`"
+            )
+        self.form = FORMS[law.law]
+        at = {name: index for index, name in enumerate(law.parameters)}
+        self.kinds = _kinds(law)
+        self.families = sorted({family for family, _ in self.kinds})
+        own = [[family_name(p.name, family) for family in self.families] for p in self.form.parameters]
+        difficulties = [difficulty_name(kind) for kind in self.kinds]
+        ceilings = [ceiling_name(kind) for kind in self.kinds]
+        precisions = [precision_name(family) for family in self.families]
+        wanted = [
+            *(name for row in own for name in row),
+            *difficulties,
+            *ceilings,
+            *precisions,
+            TASK_SPREAD,
+            RUN_SPREAD,
+        ]
+        settings = [f"centre_log_{axis}" for axis in AXES]
+        missing = [name for name in wanted if name not in at]
+        missing += [name for name in settings if name not in law.settings]
+        missing += [f"ranges.{axis}" for axis in AXES if axis not in law.ranges]
+        if missing or not self.kinds:
+            raise InputError(
+                f"calibration: the learning law lacks {', '.join(missing or ['task kinds'])}; write it anew "
+                "with `mixplan fit`"
+            )
+        table = np.array(law.draws if law.draws else [law.values]).T  # (parameters, D)
+        self._psi = np.stack([table[[at[name] for name in row]] for row in own])  # (p, F, D)
+        self._difficulty = table[[at[name] for name in difficulties]]  # (K, D)
+        self._ceiling = table[[at[name] for name in ceilings]]  # (K, D)
+        self._precision = table[[at[name] for name in precisions]]  # (F, D)
+        self._centres = np.array([law.settings[name] for name in settings])
+        self.low = np.log([law.ranges[axis].low for axis in AXES])  # (3,)
+        self.high = np.log([law.ranges[axis].high for axis in AXES])
+        draws = table.shape[1]
+        generator = np.random.default_rng(0)
+        doubt = generator.normal(0.0, OUTSIDE_DOUBT, size=(len(AXES) + 1, draws))
+        shift = generator.standard_normal((2, draws)) * table[[at[TASK_SPREAD], at[RUN_SPREAD]]]
+        # Without draws there is only the point estimate, and it is taken as it is.
+        self._doubt = np.maximum(1.0 + doubt, 0.0) if law.draws else np.ones_like(doubt)
+        self._new_run = shift.sum(axis=0) if law.draws else np.zeros(draws)
+
+    def problems(self, family: list[str], complexity: ArrayLike) -> list[tuple[int, str]]:
+        """Cells of kinds that nothing can be said about: index and reason."""
+        known = measured_complexities(self.kinds)
+        found = []
+        for index, (name, level) in enumerate(
+            zip(family, np.broadcast_to(np.asarray(complexity, float), len(family)), strict=True)
+        ):
+            if name not in known:
+                found.append((index, f"family {name!r} was not measured{did_you_mean(name, known)}"))
+            elif float(level) not in known[name] and len(known[name]) < 2:
+                found.append((
+                    index,
+                    f"complexity {level:g} of {name!r} was not measured, and one measured complexity "
+                    f"({known[name][0]:g}) says nothing about others; measure a second one",
+                ))  # fmt: skip
+        return found
+
+    def mean(self, cells: Cells) -> FloatArray:
+        """Mean skill over runs and tasks of a kind, shape (n, D)."""
+        odds, ceiling = self._odds(cells)
+        return ceiling * expit(odds)
+
+    def new_run(self, cells: Cells) -> Scattered:
+        """What one more run of a new task of the kind would measure."""
+        odds, ceiling = self._odds(cells)
+        family = [self.families.index(name) for name in cells.family]
+        return Scattered(ceiling * expit(odds + self._new_run), self._precision[family])
+
+    def log_threshold_frequency(self, cells: Cells, skill: float) -> FloatArray:
+        """ln of the frequency at which the mean skill reaches `skill`, shape (n, D); infinite where it
+        levels off below. The cells' own frequency does not matter, except that it says how far outside the
+        fitted frequencies the answer may be trusted."""
+        odds, ceiling = self._odds(cells)
+        family = [self.families.index(name) for name in cells.family]
+        slope = self._psi[[p.name for p in self.form.parameters].index(FREQUENCY_SLOPE)][family]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wanted = np.where(ceiling > skill, logit(np.minimum(skill / ceiling, 1.0)), np.inf)
+        return cells.log_axes[:, [0]] + (wanted - odds) / slope
+
+    def _odds(self, cells: Cells) -> tuple[FloatArray, FloatArray]:
+        """Log-odds below the ceiling, and the ceiling, shapes (n, D).
+
+        Raises:
+            InputError: with every cell that cannot be forecast.
+        """
+        problems = self.problems(cells.family, cells.complexity)
+        if problems:
+            raise InputError(list(dict.fromkeys(reason for _, reason in problems)))
+        inside = np.clip(cells.log_axes, self.low, self.high)
+        beyond = (cells.log_axes - inside)[:, :, None] * self._doubt[: len(AXES)]
+        x = (inside - self._centres)[:, :, None] + beyond
+        family = [self.families.index(name) for name in cells.family]
+        eta = self.form.eta(self._psi[:, family], x[:, 0], x[:, 1], x[:, 2])
+        found: dict[Kind, int] = {}
+        order = np.empty(len(cells.family), dtype=np.int64)
+        for index, kind in enumerate(zip(cells.family, cells.complexity.tolist(), strict=True)):
+            order[index] = found.setdefault(kind, len(found))
+        own = [self._kind(*kind) for kind in found]
+        difficulty = np.stack([one for one, _ in own]) if own else np.empty((0, eta.shape[1]))
+        ceiling = np.stack([one for _, one in own]) if own else np.empty((0, eta.shape[1]))
+        return eta - difficulty[order], ceiling[order]
+
+    def _kind(self, family: str, complexity: float) -> tuple[FloatArray, FloatArray]:
+        """A kind's difficulty and ceiling, each of shape (D,).
+
+        Measured; or between its neighbours, linear in log complexity; or beyond the hardest or easiest one,
+        with its ceiling and a difficulty along the family's least-squares line (never easier as complexity
+        grows).
+        """
+        if (family, complexity) in self.kinds:
+            at = self.kinds.index((family, complexity))
+            return self._difficulty[at], self._ceiling[at]
+        members = sorted((level, k) for k, (name, level) in enumerate(self.kinds) if name == family)
+        u, rows = np.log([level for level, _ in members]), [k for _, k in members]
+        difficulties, ceilings = self._difficulty[rows], self._ceiling[rows]
+        wanted = np.log(complexity)
+        if u[0] < wanted < u[-1]:
+            right = int(np.searchsorted(u, wanted))
+            share = (wanted - u[right - 1]) / (u[right] - u[right - 1])
+            parts = np.array([1.0 - share, share])
+            return parts @ difficulties[right - 1 : right + 1], parts @ ceilings[right - 1 : right + 1]
+        centred = u - u.mean()
+        slope = np.maximum(centred @ difficulties / (centred @ centred), 0.0) * self._doubt[-1]
+        end = 0 if wanted <= u[0] else -1
+        return difficulties[end] + slope * (wanted - u[end]), ceilings[end]
+
+
+def measured_complexities(kinds: list[Kind]) -> dict[str, list[float]]:
+    """Complexities of every family, ascending."""
+    found: dict[str, list[float]] = {}
+    for family, complexity in sorted(kinds):
+        found.setdefault(family, []).append(complexity)
+    return found
+
+
+def _kinds(law: FittedLaw) -> list[Kind]:
+    """The measured kinds, from the names of their difficulties."""
+    found = []
+    for name in law.parameters:
+        if name.startswith("difficulty[") and name.endswith("]"):
+            family, _, level = name.removeprefix("difficulty[").removesuffix("]").rpartition(", ")
+            found.append((family, float(level)))
+    return sorted(found)
