@@ -39,7 +39,15 @@ class TruthForecast:
         cells = zip(family, complexity, block_params, tokens, frequency, strict=True)
         mean = np.array([mean_skill(name, level, n, d, f) for name, level, n, d, f in cells])
         chance = 1 / (1 + np.exp(-SLOPE * (mean - 0.8)))
-        return SkillForecast(mean, mean - HALF_WIDTH, mean + HALF_WIDTH, chance, [[] for _ in mean])
+        return SkillForecast(
+            skill=mean,
+            skill_low=mean - HALF_WIDTH,
+            skill_high=mean + HALF_WIDTH,
+            mean_low=mean - HALF_WIDTH / 3,
+            mean_high=mean + HALF_WIDTH / 3,
+            p_learned=chance,
+            extrapolated=[[] for _ in mean],
+        )
 
     def p_learned(
         self,
