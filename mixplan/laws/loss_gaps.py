@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 from mixplan.documents import Calibration
 from mixplan.documents.calibration import FittedLaw
 from mixplan.errors import InputError, NoAnswer
+from mixplan.laws.bootstrap import interval_90
 from mixplan.laws.evidence import FloatArray
 from mixplan.laws.lm_loss import (
     EDGE_TOLERANCE,
@@ -247,10 +248,10 @@ def _warnings(law: FittedLaw, sizes: list[float]) -> list[str]:
     ]
     if not law.draws:
         found.append("the loss law has no draws, so nothing here has an interval")
-    outside = [size for size in sizes if outside(law, "block_params", size, "")]
-    if outside:
+    beyond = [size for size in sizes if outside(law, "block_params", size, "")]
+    if beyond:
         found.append(
-            f"{', '.join(number(size) for size in outside)} block parameters lie outside the fitted sizes: "
+            f"{', '.join(number(size) for size in beyond)} block parameters lie outside the fitted sizes: "
             "the argument takes the power law to hold there"
         )
     return [*found, *law.warnings]
@@ -261,8 +262,10 @@ def _interval(values: FloatArray) -> Interval:
     if len(values) < 2:
         return _finite(float(values[0])), None, None
     # Where some are infinite, quantiles are values themselves: half of infinity is no number.
-    method = "linear" if np.isfinite(values).all() else "inverted_cdf"
-    low, high = np.quantile(values[1:], [0.05, 0.95], method=method)
+    if np.isfinite(values).all():
+        low, high = interval_90(values[1:])
+    else:
+        low, high = np.quantile(values[1:], [0.05, 0.95], method="inverted_cdf")
     return _finite(float(values[0])), _finite(float(low)), _finite(float(high))
 
 
