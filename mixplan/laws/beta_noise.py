@@ -28,6 +28,8 @@ PRECISION_RANGE = (0.02, 1e4)
 """A precision outside this range could not be told from its nearer end by any table of runs."""
 RESOLUTION = 0.01
 """Interval ends are rounded outwards to this step of skill."""
+NODES = 40
+"""Points by which a cell's draws are stood for."""
 _HALVINGS = 8
 _CHUNK = 4096
 
@@ -68,6 +70,7 @@ def probability_at_least(threshold: float, mean: FloatArray, precision: FloatArr
     Returns:
         shape (n,).
     """
+    mean, precision = _condensed(mean, precision)
     centre = to_unit(mean)
     # Not scipy.special.betaincc: it is ten times slower, and 1e-16 of a probability is nothing here.
     return 1.0 - betainc(
@@ -81,7 +84,7 @@ def interval(mean: FloatArray, precision: FloatArray, level: float = 0.9) -> tup
 
     Ends are rounded outwards to RESOLUTION: measured skill is a count of correct answers.
     """
-    every = np.broadcast_to(precision, mean.shape)
+    mean, every = _condensed(mean, precision)
     ends = []
     for tail in ((1.0 - level) / 2.0, (1.0 + level) / 2.0):
         parts = [
@@ -93,6 +96,25 @@ def interval(mean: FloatArray, precision: FloatArray, level: float = 0.9) -> tup
     low = np.floor((ends[0] - 2.0**-_HALVINGS) * steps) / steps
     high = np.ceil((ends[1] + 2.0**-_HALVINGS) * steps) / steps
     return np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
+
+
+def _condensed(mean: FloatArray, precision: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Each cell's draws, sorted by mean and averaged in NODES equal groups; shapes (n, NODES).
+
+    The incomplete Beta function takes nearly all of a forecast's time, and a mixture of 200 neighbours is one
+    of NODES to within 0.003 of a probability.
+    """
+    precision = np.broadcast_to(precision, mean.shape)
+    draws = mean.shape[1]
+    if draws < 2 * NODES:
+        return mean, precision
+    order = np.argsort(mean, axis=1, kind="stable")
+    starts = np.arange(NODES) * draws // NODES
+    size = np.diff([*starts, draws])
+    # Variances, which go with 1 ÷ (1 + φ), are what averages.
+    parts = (np.take_along_axis(values, order, axis=1) for values in (mean, 1.0 / (1.0 + precision)))
+    one, spread = (np.add.reduceat(values, starts, axis=1) / size for values in parts)
+    return one, 1.0 / spread - 1.0
 
 
 def _quantile(level: float, mean: FloatArray, precision: FloatArray) -> FloatArray:

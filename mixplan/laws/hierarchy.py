@@ -25,8 +25,9 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 
 from mixplan.laws.beta_noise import PRECISION_RANGE, UNIT_WIDTH, to_unit
-from mixplan.laws.evidence import BoolArray, Evidence, FloatArray, IntArray
+from mixplan.laws.evidence import Evidence, FloatArray
 from mixplan.laws.forms import TIME_EXPONENT, Form
+from mixplan.laws.hierarchy_rows import Layout, Rows, rows_of
 
 DIFFICULTY_PRIOR = (0.0, 4.0)
 CEILING_PRIOR = (5.0, 2.0)
@@ -39,85 +40,15 @@ MAX_WORTH = 100.0
 """Most observations of learned or not that one cell may count for, however little the cells scatter."""
 POOLED_CELLS = 0.1
 """Share of an average family's cells that the precision common to all families counts for in each one's."""
-ROUNDS, STEPS, TOLERANCE = 8, 40, 1e-6
+ROUNDS, STEPS = 8, 40
+TOLERANCE = 1e-5
+"""Twice the log-density that another step could still gain: the search ends below it."""
 MAX_MOVE = 3.0
 _IMAGINARY = 1e-20
 SETTLED = 0.01
 """Relative change of the variances at which empirical Bayes stops."""
-SAMPLED_ROWS = 60_000
+SAMPLED_ROWS = 20_000
 """With more rows, the variances are found on a sample of whole cells; θ then still on all rows."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where each group of parameters stands in θ."""
-
-    p: int
-    families: int
-    kinds: int
-    tasks: int
-    runs: int
-
-    @property
-    def size(self) -> int:
-        """P."""
-        return self.v + self.runs
-
-    @property
-    def family(self) -> int:
-        """First ψ_family: parameter j of family g stands at family + j·F + g."""
-        return self.p
-
-    @property
-    def difficulty(self) -> int:
-        """First difficulty."""
-        return self.p * (1 + self.families)
-
-    @property
-    def ceiling(self) -> int:
-        """First γ."""
-        return self.difficulty + self.kinds
-
-    @property
-    def finished(self) -> int:
-        """The offset of the end of a run."""
-        return self.ceiling + self.kinds
-
-    @property
-    def u(self) -> int:
-        """First task effect."""
-        return self.finished + 1
-
-    @property
-    def v(self) -> int:
-        """First run effect."""
-        return self.u + self.tasks
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What is fitted: evidence with every index that θ needs."""
-
-    x: FloatArray
-    """Centred ln f, ln N, ln T, shape (3, n)."""
-    skill: FloatArray
-    """On the scale of beta_noise.to_unit, shape (n,)."""
-    early: FloatArray
-    """1 before the end of a run, shape (n,)."""
-    family: IntArray
-    kind: IntArray
-    task: IntArray
-    run: IntArray
-    cell: IntArray
-    """Of a task in a run."""
-    checkpoints: IntArray
-    """Rows of the row's cell, shape (n,)."""
-
-    def where(self, keep: BoolArray) -> Rows:
-        """Some of the rows."""
-        one = {name: getattr(self, name)[keep] for name in ("skill", "early", "family", "kind", "task")}
-        more = {name: getattr(self, name)[keep] for name in ("run", "cell", "checkpoints")}
-        return Rows(x=self.x[:, keep], **one, **more)
 
 
 @dataclass(frozen=True)
@@ -162,7 +93,7 @@ def estimate(form: Form, evidence: Evidence, time_exponent: tuple[float, float] 
             measured retention; forms without a time constant do not use it.
     """
     families = sorted({family for family, _ in evidence.kinds})
-    rows, layout, centres = _rows(evidence, form, families)
+    rows, layout, centres = rows_of(evidence, form, families)
     mean, spread = _priors(form, layout, bool(rows.early.any()), time_exponent)
     variances = Variances(
         between=0.5 * np.array([parameter.between for parameter in form.parameters]),
@@ -176,7 +107,7 @@ def estimate(form: Form, evidence: Evidence, time_exponent: tuple[float, float] 
     some = _sample(rows)
     for _ in range(ROUNDS):
         stiffness = _stiffness(layout, spread, variances)
-        theta, fisher = _mode(form, layout, some, _weights(some, variances), mean, stiffness, theta)
+        theta, fisher = _mode(form, layout, some, row_weights(some, variances), mean, stiffness, theta)
         before, variances = (
             variances,
             _variances(form, layout, some, theta, fisher, stiffness, guess),
@@ -184,7 +115,7 @@ def estimate(form: Form, evidence: Evidence, time_exponent: tuple[float, float] 
         if _settled(before, variances):
             break
     stiffness = _stiffness(layout, spread, variances)
-    weights = _weights(rows, variances)
+    weights = row_weights(rows, variances)
     theta, fisher = _mode(form, layout, rows, weights, mean, stiffness, theta)
     return Estimate(form, layout, rows, families, centres, theta, fisher + stiffness, variances, weights)
 
@@ -192,33 +123,6 @@ def estimate(form: Form, evidence: Evidence, time_exponent: tuple[float, float] 
 def mean_skill(form: Form, layout: Layout, rows: Rows, theta: FloatArray) -> FloatArray:
     """μ of every row, shape (n,)."""
     return expit(log_odds(form, layout, rows, theta)) * _ceiling(layout, rows, theta)
-
-
-def _rows(evidence: Evidence, form: Form, families: list[str]) -> tuple[Rows, Layout, FloatArray]:
-    table = evidence.table
-    of_kind = np.array([families.index(family) for family, _ in evidence.kinds])
-    named = np.array(
-        [f"{k}\x1f{task}" for k, task in zip(evidence.kind, table["task"].astype(str), strict=True)]
-    )
-    tasks, task = np.unique(named, return_inverse=True)
-    centres = evidence.log_axes.mean(axis=0)
-    # A task may come at several frequencies in one run, under one name.
-    cell = evidence.cell
-    rows = Rows(
-        x=(evidence.log_axes - centres).T.copy(),
-        skill=to_unit(evidence.skill),
-        early=(~evidence.finished).astype(float),
-        family=of_kind[evidence.kind],
-        kind=evidence.kind,
-        task=task.astype(np.int64),
-        run=evidence.run,
-        cell=cell,
-        checkpoints=np.bincount(cell)[cell],
-    )
-    layout = Layout(
-        len(form.parameters), len(families), len(evidence.kinds), len(tasks), len(evidence.run_ids)
-    )
-    return rows, layout, centres
 
 
 def _priors(
@@ -261,7 +165,7 @@ def _stiffness(layout: Layout, spread: FloatArray, variances: Variances) -> Floa
     return matrix
 
 
-def _weights(rows: Rows, variances: Variances) -> FloatArray:
+def row_weights(rows: Rows, variances: Variances) -> FloatArray:
     """What each row is worth in observations of learned or not, shape (n,)."""
     worth = 1.0 + np.minimum(variances.precision, MAX_WORTH)
     return worth[rows.family] / (1.0 + (rows.checkpoints - 1) * variances.correlation)
@@ -287,10 +191,12 @@ def _mode(
 
     at, current = start, cost(start)
     for _ in range(STEPS):
-        gradient, information = _derivatives(form, layout, rows, weights, at)
+        gradient, information = derivatives(form, layout, rows, weights, at)
         gradient += stiffness @ (at - centre)
         information += stiffness
         step = np.linalg.solve(information, gradient)
+        if gradient @ step < TOLERANCE:
+            break
         scale = min(1.0, MAX_MOVE / max(float(np.abs(step).max()), 1e-12))
         while scale > 1e-7:
             trial = at - scale * step
@@ -300,13 +206,11 @@ def _mode(
             scale *= 0.5
         else:
             break
-        gained, at, current = current - reached, trial, reached
-        if gained < TOLERANCE:
-            break
-    return at, _derivatives(form, layout, rows, weights, at)[1]
+        at, current = trial, reached
+    return at, derivatives(form, layout, rows, weights, at)[1]
 
 
-def _derivatives(
+def derivatives(
     form: Form, layout: Layout, rows: Rows, weights: FloatArray, theta: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Gradient (P,) and Fisher information (P, P) of the misfit; every row touches p + 5 parameters."""
@@ -317,7 +221,7 @@ def _derivatives(
     by_gamma = logistic * ceiling * (1.0 - ceiling) / UNIT_WIDTH
     columns = np.empty((len(mu), layout.p + 5))
     places = np.empty((len(mu), layout.p + 5), dtype=np.int64)
-    for j, slope in enumerate(_form_slopes(form, layout, rows, theta)):
+    for j, slope in enumerate(form_slopes(form, layout, rows, theta)):
         columns[:, j] = by_eta * slope
         places[:, j] = layout.family + j * layout.families + rows.family
     for j, (value, place) in enumerate(
@@ -346,14 +250,15 @@ def _family_parameters(layout: Layout, theta: FloatArray) -> FloatArray:
     return theta[layout.family : layout.difficulty].reshape(layout.p, layout.families)
 
 
-def _form_slopes(form: Form, layout: Layout, rows: Rows, theta: FloatArray) -> list[FloatArray]:
+def form_slopes(form: Form, layout: Layout, rows: Rows, theta: FloatArray) -> list[FloatArray]:
     """∂η/∂ψ of every row by complex steps (Squire & Trapp 1998), p arrays of shape (n,)."""
     unbounded = _family_parameters(layout, theta)
     slopes = []
     for j in range(layout.p):
         moved = unbounded.astype(complex)
         moved[j] += 1j * _IMAGINARY
-        slopes.append(form.eta(_shown(form, moved)[:, rows.family], *rows.x).imag / _IMAGINARY)
+        eta = form.eta(_shown(form, moved)[:, rows.point_family], *rows.points)
+        slopes.append((eta.imag / _IMAGINARY)[rows.point])
     return slopes
 
 
@@ -362,7 +267,8 @@ def _shown(form: Form, unbounded: FloatArray) -> FloatArray:
 
 
 def log_odds(form: Form, layout: Layout, rows: Rows, theta: FloatArray) -> FloatArray:
-    eta = form.eta(_shown(form, _family_parameters(layout, theta))[:, rows.family], *rows.x)
+    shown = _shown(form, _family_parameters(layout, theta))
+    eta = form.eta(shown[:, rows.point_family], *rows.points)[rows.point]
     effects = theta[layout.u + rows.task] + theta[layout.v + rows.run]
     return eta + effects - theta[layout.difficulty + rows.kind] - theta[layout.finished] * rows.early
 
