@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import recovery_of_interference
+import recovery_of_learning
 import recovery_of_lm_loss
 import recovery_of_retention
 from recovery_of_sources import Noise, fresh_cells, parameters, simulate
@@ -124,6 +125,7 @@ def recover(recovered: Recovered, repetitions: int) -> list[Row]:
 
 LAWS: dict[str, Callable[[int], list[Row]]] = {
     "interference": partial(recover, recovery_of_interference.recovered),
+    "learning": partial(recover, recovery_of_learning.recovered),
     "lm_loss": partial(recover, recovery_of_lm_loss.recovered),
     "retention": partial(recover, recovery_of_retention.recovered),
     "source": recover_sources,
