@@ -244,15 +244,14 @@ def backtest(
     from mixplan import console
     from mixplan.documents import read_measurements
     from mixplan.laws.backtest import backtest as run_backtest
-    from mixplan.laws.calibration import checked_evidence
-    from mixplan.laws.evidence import standard_rows
+    from mixplan.laws.calibration import checked_evidence, table_warnings
     from mixplan.laws.tables import backtest_tables
 
     tables = read_measurements(console.resolved(measurements))
     threshold = tables.learned_skill if learned_skill is None else learned_skill
     evidence = checked_evidence(tables, threshold, draws)
     found = run_backtest(evidence, threshold, draws, seed, tables.retention).backtest
-    console.notes(standard_rows(tables.learning, "learning")[1], "warning")
+    console.notes(table_warnings(tables, evidence, threshold), "warning")
     if as_json:
         console.emit_json(found.model_dump(mode="json"))
         return

@@ -11,13 +11,13 @@ import scipy
 
 from mixplan.documents import Calibration, Measurements, Table
 from mixplan.documents.base import Provenance
-from mixplan.documents.calibration import FittedLaw, TaskCoverage
+from mixplan.documents.calibration import FittedLaw
 from mixplan.documents.references import reference_warnings
 from mixplan.errors import InputError
-from mixplan.laws import interference, lm_loss, retention
+from mixplan.laws import interference, lm_loss, retention, tables_agree, thin_tables, units_check
 from mixplan.laws.backtest import Tested, backtest
-from mixplan.laws.bootstrap import interval_90
 from mixplan.laws.candidates import parametric, time_exponent
+from mixplan.laws.censoring import ceiling_warnings, coverage_warnings
 from mixplan.laws.choice import Choice, choose
 from mixplan.laws.evidence import (
     Evidence,
@@ -28,7 +28,6 @@ from mixplan.laws.evidence import (
     ordered,
     standard_rows,
 )
-from mixplan.laws.learning import ceiling_name
 from mixplan.laws.source import fit_sources
 from mixplan.laws.source_rows import contradictions as source_contradictions
 
@@ -58,10 +57,10 @@ def fit_calibration(
     tasks = coverage(evidence, learned_skill)
     warnings = [
         *reference_warnings(measurements.provenance),
-        *standard_rows(measurements.learning, "learning")[1],
+        *table_warnings(measurements, evidence, learned_skill),
         *learning.warnings,
-        *_coverage_warnings(tasks),
-        *_ceiling_warnings(learning, tasks, learned_skill),
+        *coverage_warnings(tasks, evidence, [learning, *others], choice.weights, learned_skill),
+        *ceiling_warnings(learning, tasks, learned_skill),
     ]
     forgetting: FittedLaw | None = None
     clashing: FittedLaw | None = None
@@ -139,6 +138,9 @@ def checked_evidence(measurements: Measurements, learned_skill: float, draws: in
     except InputError as error:
         problems += error.problems
     problems += contradictions(learning)
+    problems += units_check.impossible(measurements.learning, learning, learned_skill)
+    problems += tables_agree.disagreements(measurements)
+    problems += thin_tables.copies(learning)
     if measurements.sources is not None:
         problems += source_contradictions(measurements.sources)
     for name in ("retention", "interference", "sources"):
@@ -154,6 +156,16 @@ def checked_evidence(measurements: Measurements, learned_skill: float, draws: in
     if problems:
         raise InputError(problems)
     return collect_evidence(learning)
+
+
+def table_warnings(measurements: Measurements, evidence: Evidence, learned_skill: float) -> list[str]:
+    """What is left out of the laws, strange in the tables, or measured too little; in words."""
+    return [
+        *standard_rows(measurements.learning, "learning")[1],
+        *units_check.strange(measurements.learning, learned_skill),
+        *tables_agree.oddities(measurements),
+        *thin_tables.thin(evidence),
+    ]
 
 
 def _unique_tokens(measurements: Measurements) -> float | None:
@@ -181,48 +193,6 @@ def _learning(
     ]
     first = max(laws, key=lambda law: choice.weights.get(law.law, 0.0))
     return first, [law for law in laws if law is not first]
-
-
-def _coverage_warnings(tasks: list[TaskCoverage]) -> list[str]:
-    if all(task.status == "never learned" for task in tasks):
-        return [
-            "no final cell of any task was learned: thresholds lie beyond this ladder, and only that can be "
-            "said; use larger rungs, more tokens, higher frequencies or easier tasks"
-        ]
-    if all(task.status == "always learned" for task in tasks):
-        return [
-            "every final cell of every task was learned: thresholds lie below this ladder, and only that can "
-            "be said; use lower frequencies, smaller rungs or harder tasks"
-        ]
-    found = []
-    for task in tasks:
-        name = f"{task.family} of complexity {task.complexity:g}"
-        if task.status == "never learned":
-            found.append(
-                f"{name}: censored, learned in none of {task.cells} final cells; where its threshold lies "
-                "beyond them is not known, a probability above these cells is a guess from the other tasks"
-            )
-        elif task.status == "always learned":
-            found.append(
-                f"{name}: censored, learned in all {task.cells} final cells; where it stops being learned "
-                "below them is not known"
-            )
-    return found
-
-
-def _ceiling_warnings(law: FittedLaw, tasks: list[TaskCoverage], learned_skill: float) -> list[str]:
-    """Task kinds that were measured to level off below what counts as learned."""
-    found = []
-    for task in tasks:
-        at = law.parameters.index(ceiling_name((task.family, task.complexity)))
-        low, high = interval_90(np.array([draw[at] for draw in law.draws]))
-        if task.status != "never learned" and law.values[at] < learned_skill:
-            found.append(
-                f"{task.family} of complexity {task.complexity:g} levels off at skill {law.values[at]:.2f} "
-                f"(90 % interval {low:.2f} to {high:.2f}), below the {learned_skill:g} that "
-                "counts as learned: more of anything makes it learned by luck only"
-            )
-    return found
 
 
 def _sorted(table: Table) -> Table:
