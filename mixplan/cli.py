@@ -245,18 +245,20 @@ def backtest(
     from mixplan.documents import read_measurements
     from mixplan.laws.backtest import backtest as run_backtest
     from mixplan.laws.calibration import checked_evidence, table_warnings
-    from mixplan.laws.tables import backtest_tables
+    from mixplan.laws.tables import backtest_tables, default_said
 
     tables = read_measurements(console.resolved(measurements))
     threshold = tables.learned_skill if learned_skill is None else learned_skill
     evidence = checked_evidence(tables, threshold, draws)
-    found = run_backtest(evidence, threshold, draws, seed, tables.retention).backtest
+    tested = run_backtest(evidence, threshold, draws, seed, tables.retention)
+    found, choice = tested.backtest, tested.choice
     console.notes(table_warnings(tables, evidence, threshold), "warning")
     if as_json:
         console.emit_json(found.model_dump(mode="json"))
         return
     console.tables(backtest_tables(found))
     console.say(found.verdict)
+    console.say(default_said(choice.weights, choice.reason))
 
 
 @app.command()

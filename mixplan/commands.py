@@ -55,7 +55,7 @@ def fit(
     from mixplan.documents import read_measurements, save
     from mixplan.documents.atomic import refuse_overwrite
     from mixplan.laws.calibration import check_output, fit_calibration
-    from mixplan.laws.tables import calibration_summary, calibration_tables
+    from mixplan.laws.tables import calibration_summary, calibration_tables, default_said
 
     refuse_overwrite(check_output(out), "fit", force)
     tables = read_measurements(console.resolved(measurements))
@@ -68,6 +68,7 @@ def fit(
     console.tables(calibration_tables(found), gap=True)
     if found.backtest is not None:
         console.say(found.backtest.verdict)
+        console.say(default_said(found.weights, found.backtest.choice))
     console.notes(found.warnings, "warning")
     console.wrote([out])
 

@@ -104,6 +104,12 @@ def backtest_tables(found: Backtest) -> list[Shown]:
     return shown
 
 
+def default_said(weights: dict[str, float], reason: str) -> str:
+    """Which law forecasts by default, or which mixture, and why."""
+    parts = [name if share == 1.0 else f"{name} {share:.0%}" for name, share in weights.items()]
+    return f"default forecast: {' + '.join(parts)} ({reason})"
+
+
 def _near(score: BacktestScore) -> str | None:
     return f"{score.thresholds_near} of {score.thresholds}" if score.thresholds else None
 

@@ -52,7 +52,7 @@ def thin(evidence: Evidence) -> list[str]:
     if open_:
         found.append(
             f"{len(open_)} of {len(evidence.run_ids)} runs have no end (`decayed` is 1 in none of their "
-            f"rows), first {open_[0]}; their rows count as taken during training, before the learning rate decays"
+            f"rows), first {open_[0]}; their rows count as taken before the learning rate decays"
         )
     seeds: dict[str, set[float]] = {}
     for rung, seed in zip(table["rung"], table["seed"].tolist(), strict=True):
