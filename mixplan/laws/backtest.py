@@ -35,6 +35,8 @@ class Tested:
 
     backtest: Backtest
     choice: Choice
+    told: list[tuple[Fold, Said]]
+    """Every fold, with what the default forecast said; in the order of `backtest.rolling`."""
 
 
 def backtest(
@@ -89,7 +91,7 @@ def backtest(
         rolling=rolling,
         choice=choice.reason,
     )
-    return Tested(document, choice)
+    return Tested(document, choice, told)
 
 
 def seed_noise(left_out: Evidence, values: FloatArray) -> float | None:

@@ -7,6 +7,7 @@ Shape legend: n = cells, m = final cells of the largest fitted rung.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +15,15 @@ import numpy as np
 from mixplan.laws.beta_noise import PRECISION_RANGE, to_unit
 from mixplan.laws.evidence import Evidence, FloatArray, IntArray
 from mixplan.laws.protocol import Cells, Scattered
-from mixplan.laws.scores import SAME_FREQUENCY
+from mixplan.laws.scores import SAME_FREQUENCY, threshold_frequency
 from mixplan.laws.trees import Trees, fit_trees
 
 _TIE = 0.01
 _UNTESTED_PRECISION = 5.0
 """Where nothing on the fitted rungs says how far a baseline is off."""
 FOLDS = 3
+REACH, GRID = 100.0, 121
+"""How far from a cell's frequency a threshold is looked for, as a ratio, and at how many frequencies."""
 
 
 def precision_of(skill: FloatArray, mean: FloatArray) -> float:
@@ -88,6 +91,10 @@ class Copied:
         mean = self.mean(cells)
         return Scattered(mean, np.full_like(mean, self.precision))
 
+    def log_threshold_frequency(self, cells: Cells, skill: float) -> FloatArray:
+        """Of the mean, within REACH of the cells' frequency; shape (n, 1)."""
+        return _scanned(self.mean, cells, skill)
+
 
 class BoostedTrees:
     """Gradient-boosted trees on log frequency, log size, log tokens, family and complexity."""
@@ -130,6 +137,25 @@ class Grown:
         """The mean, scattered."""
         mean = self.mean(cells)
         return Scattered(mean, np.full_like(mean, self.precision))
+
+    def log_threshold_frequency(self, cells: Cells, skill: float) -> FloatArray:
+        """Of the mean, within REACH of the cells' frequency; shape (n, 1)."""
+        return _scanned(self.mean, cells, skill)
+
+
+def _scanned(mean: Callable[[Cells], FloatArray], cells: Cells, skill: float) -> FloatArray:
+    """ln of the frequency at which a mean crosses `skill`, NaN where it does not; shape (n, 1)."""
+    found = np.full((len(cells), 1), np.nan)
+    for index, (family, complexity, at) in enumerate(
+        zip(cells.family, cells.complexity, cells.log_axes, strict=True)
+    ):
+        axes = np.tile(at, (GRID, 1))
+        axes[:, 0] += np.linspace(-np.log(REACH), np.log(REACH), GRID)
+        curve = mean(Cells([family] * GRID, np.full(GRID, complexity), axes))[:, 0]
+        known = np.isfinite(curve)
+        crossed = threshold_frequency(np.exp(axes[known, 0]), curve[known], skill, same=1.0)
+        found[index] = np.nan if crossed is None else np.log(crossed)
+    return found
 
 
 def _final(evidence: Evidence, keep: np.ndarray) -> _Final:

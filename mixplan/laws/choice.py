@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixplan.laws.evidence import FloatArray
+from mixplan.laws.evidence import FloatArray, IntArray
 from mixplan.laws.forms import COMBINED
 from mixplan.laws.rolling import Fold
 
@@ -47,7 +47,8 @@ def choose(folds: list[Fold]) -> Choice:
     table = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, total, strict=True))
     reason = f"mean log score of {len(scores)} left-out cells (nats): {table}"
     home, best = names.index(COMBINED.name), int(np.argmax(total))
-    chosen = best if wins(scores[:, best], scores[:, home]) else home
+    block = _blocks(used)
+    chosen = best if wins(scores[:, best], scores[:, home], block) else home
     if chosen != best:
         reason += f"; {names[best]} wins by less than one standard error"
     rungs = np.concatenate([np.full(len(fold.observed), _rung(fold)) for fold in used])
@@ -59,17 +60,32 @@ def choose(folds: list[Fold]) -> Choice:
         reason += f"; a mixture {unseen.mean():.3f} on rungs that its weights had not seen"
         kept = stack(scores)
         kept = np.where(kept >= LEAST_WEIGHT, kept, 0.0) / kept[kept >= LEAST_WEIGHT].sum()
-        if (kept > 0).sum() > 1 and wins(unseen, scores[:, chosen]):
+        if (kept > 0).sum() > 1 and wins(unseen, scores[:, chosen], block):
             return Choice(
                 {name: float(weight) for name, weight in zip(names, kept, strict=True) if weight > 0}, reason
             )
     return Choice({names[chosen]: 1.0}, reason)
 
 
-def wins(one: FloatArray, other: FloatArray) -> bool:
-    """Whether log scores, shape (m,), are higher by more than one standard error of their mean difference."""
-    gain = one - other
-    return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
+def wins(one: FloatArray, other: FloatArray, block: IntArray) -> bool:
+    """Whether log scores, shape (m,), are higher by more than one standard error of their mean difference.
+
+    Cells of one block (a task kind in one fold) share what a law gets wrong: blocks are the sample.
+    """
+    count = np.bincount(block)
+    gain = np.bincount(block, one - other) / count
+    mean = float(gain @ count / count.sum())
+    error = np.sqrt((count**2 * (gain - mean) ** 2).sum()) / count.sum()
+    return mean > error
+
+
+def _blocks(folds: list[Fold]) -> IntArray:
+    """Number of each left-out cell's fold and task kind, shape (m,)."""
+    pairs = np.concatenate([
+        np.column_stack([np.full(len(fold.observed), index), fold.left_out.kind])
+        for index, fold in enumerate(folds)
+    ])  # fmt: skip
+    return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def relevant(folds: list[Fold]) -> list[Fold]:

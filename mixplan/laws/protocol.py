@@ -99,6 +99,11 @@ class FittedLearning(Protocol):
         """What one more run would measure."""
         ...
 
+    def log_threshold_frequency(self, cells: Cells, skill: float) -> FloatArray:
+        """ln of the frequency at which the mean skill reaches `skill`, shape (n, D), the cells' own frequency
+        aside; infinite or NaN where there is none."""
+        ...
+
 
 class LearningLaw(Protocol):
     """A candidate."""

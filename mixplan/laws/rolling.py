@@ -18,7 +18,7 @@ from mixplan.laws.scores import skill_bins, skill_log_score, threshold_frequency
 
 MIN_FITTED = 2
 """Fewest rungs that a law of size can be fitted to."""
-REACH, GRID = 10.0, 60
+REACH = 10.0
 DRAWS = 100
 """Most draws that a backtest uses: its scores are averages over cells, and gain nothing from more."""
 
@@ -161,11 +161,8 @@ def crossings(rung: Evidence, learned_skill: float) -> list[Crossing]:
 
 
 def predicted_crossing(found: FittedLearning, at: Crossing, learned_skill: float) -> float | None:
-    """Where the predicted mean skill crosses the threshold, up to REACH beyond the measured frequencies."""
-    low, high = at.frequencies.min() / REACH, min(at.frequencies.max() * REACH, 1.0)
-    frequencies = np.unique(np.concatenate([np.geomspace(low, high, GRID), at.frequencies]))
-    family = [at.family] * len(frequencies)
-    cells = Cells.of(family, at.complexity, at.block_params, at.tokens, frequencies)
-    skill = found.new_run(cells).mean.mean(axis=1)
-    known = np.isfinite(skill)
-    return threshold_frequency(frequencies[known], skill[known], learned_skill, same=1.0)
+    """Middle of the draws' threshold frequencies; None beyond REACH times the measured frequencies."""
+    cell = Cells.of([at.family], at.complexity, at.block_params, at.tokens, at.threshold_frequency)
+    middle = float(np.exp(np.median(found.log_threshold_frequency(cell, learned_skill)[0])))
+    low, high = at.frequencies.min() / REACH, at.frequencies.max() * REACH
+    return middle if low <= middle <= high else None
