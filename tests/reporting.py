@@ -10,7 +10,14 @@ from simulate import INTERCEPTS, LADDER, mean_skill, simulate_measurements, true
 
 from mixplan.documents import Calibration, Measurements, Recipe, Table, save, write_measurements
 from mixplan.documents.atomic import write_json
-from mixplan.documents.calibration import Backtest, BacktestCell, BacktestScore, FittedLaw, TaskCoverage
+from mixplan.documents.calibration import (
+    Backtest,
+    BacktestCell,
+    BacktestScore,
+    FittedLaw,
+    RungBacktest,
+    TaskCoverage,
+)
 from mixplan.documents.forecast import FloatArray, SkillForecast
 from mixplan.documents.recipe import Alternative, Binding, Cost, RecipeSource, RecipeTask, TaskPrediction
 from mixplan.documents.shapes import PRESETS
@@ -95,29 +102,48 @@ def calibration_of(measurements: Measurements) -> Calibration:
     ]
     observed, copies = left_out["skill"], copied["skill"]
     caught = float(np.mean([cell.low <= cell.observed <= cell.high for cell in cells]))
-    scores = [
-        BacktestScore(
-            forecast="logistic",
-            brier=float(np.mean((predicted.p_learned - (observed >= 0.8)) ** 2)),
-            skill_brier=float(np.mean((predicted.skill - observed) ** 2)),
-            auroc=0.9,
-            coverage_90=caught,
-            cells=len(cells),
-        ),
-        BacktestScore(
-            forecast="copy the largest fitted rung",
-            brier=float(np.mean(((copies >= 0.8) * 1.0 - (observed >= 0.8)) ** 2)),
-            skill_brier=float(np.mean((copies - observed) ** 2)),
-            auroc=None,
-            coverage_90=None,
-            cells=len(cells),
-        ),
-    ]
-    law = FittedLaw(
-        law="logistic", formula="as simulated", parameters=["a"], values=[0.0], rows=len(table), runs=12
+    law = BacktestScore(
+        forecast="default forecast",
+        brier=float(np.mean((predicted.p_learned - (observed >= 0.8)) ** 2)),
+        skill_brier=float(np.mean((predicted.skill - observed) ** 2)),
+        auroc=0.9,
+        coverage_90=caught,
+        log_score=-1.2,
+        width_90=2 * HALF_WIDTH,
+        threshold_ratio=1.3,
+        thresholds=6,
+        thresholds_near=4,
+        cells=len(cells),
     )
+    copy = BacktestScore(
+        forecast="copy the largest fitted rung",
+        baseline=True,
+        brier=float(np.mean(((copies >= 0.8) * 1.0 - (observed >= 0.8)) ** 2)),
+        skill_brier=float(np.mean((copies - observed) ** 2)),
+        auroc=None,
+        coverage_90=None,
+        cells=len(cells),
+    )
+    scores = [law, law.model_copy(update={"forecast": "combined"}), copy]
+    rungs = list(LADDER)
+    rolling = [
+        RungBacktest(
+            fitted_rungs=rungs[:count],
+            left_out_rung="296k",
+            left_out_block_params=LADDER["296k"],
+            rungs_ahead=len(rungs) - count,
+            size_ratio=LADDER["296k"] / LADDER[rungs[count - 1]],
+            seed_noise_skill=0.02,
+            seed_noise_learned=0.05,
+            scores=scores,
+        )
+        for count in (4, 5)
+    ]
     return Calibration(
-        learning=law,
+        learning=FittedLaw(
+            law="combined", formula="as simulated", parameters=["a"], values=[0.0], rows=len(table), runs=12
+        ),
+        weights={"combined": 1.0},
         tasks=[
             TaskCoverage(family=name, complexity=level, cells=72, learned=30, status="bracketed")
             for name, level in INTERCEPTS
@@ -130,6 +156,8 @@ def calibration_of(measurements: Measurements) -> Calibration:
             cells=cells,
             seed_noise_brier=0.02,
             verdict="the law beats copying the largest fitted rung",
+            rolling=rolling,
+            choice="the highest mean log score",
         ),
         warnings=["a warning of the fit"],
         provenance={"corpus_sha256": "ab" * 32, "seeds": [0, 1]},
@@ -293,6 +321,10 @@ def hostile(folder: Path) -> None:
     calibration["provenance"] = {attack: attack for attack in ATTACKS}
     calibration["backtest"]["verdict"] = ATTACKS[0]
     calibration["backtest"]["left_out_rung"] = ATTACKS[1]
+    calibration["backtest"]["choice"] = ATTACKS[2]
+    for one in calibration["backtest"]["rolling"]:
+        one["left_out_rung"] = one["scores"][0]["forecast"] = ATTACKS[0]
+        one["fitted_rungs"] = list(ATTACKS)
     for cell in calibration["backtest"]["cells"]:
         cell["family"] = ATTACKS[2]
     save(Calibration.model_validate(calibration), folder / "calibration.json")

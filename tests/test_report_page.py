@@ -338,6 +338,30 @@ def test_a_backtest_without_copies_or_cells() -> None:
     assert backtest.figure(found.model_copy(update={"cells": [], "scores": []})) is None
 
 
+def test_the_backtest_shows_every_forecast_rung_and_reason() -> None:
+    found = calibration_of(simulate_measurements(seed=1)).backtest
+    assert found is not None
+    figure = backtest.figure(found, {"combined": 0.75, "logistic": 0.25})
+    assert figure is not None
+    for said in ("default forecast", "combined", "copy the largest fitted rung", "baseline", "noise floor"):
+        assert said in figure.body
+    assert f"combined (75{NARROW}%) and logistic (25{NARROW}%)" in figure.caption
+    assert found.choice in figure.caption
+    tables = re.findall(r"<table>.*?</table>", figure.body)
+    assert len(tables) == 2
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", tables[1])[1:]]
+    assert len(cells) == len(found.rolling) == 2
+    for shown, one in zip(cells, found.rolling, strict=True):
+        assert shown[:3] == [
+            one.left_out_rung, f"up to {one.fitted_rungs[-1]}", f"{one.rungs_ahead} ({one.size_ratio:.1f}×)"
+        ]  # fmt: skip
+        assert one.seed_noise_skill is not None and shown[3] == f"{one.seed_noise_skill:.4f}"
+        assert shown[4 : 4 + len(one.scores)] == [f"{score.skill_brier:.4f}" for score in one.scores]
+    assert cells[0][-1] == "4 of 6"
+    single = backtest.figure(found.model_copy(update={"rolling": [], "choice": ""}))
+    assert single is not None and single.body.count("<table") == 1 and "Why:" not in single.caption
+
+
 def test_the_recipe_figures_quote_the_recipe() -> None:
     given = recipe()
     assert (

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mixplan.report import palette, text
@@ -39,6 +39,7 @@ def test_a_linear_axis_holds_its_data_and_its_labels_are_its_ticks(values: list[
             assert number_in(label) == pytest.approx(value, abs=0.02 * step)
 
 
+@example(304905251944.0, 1.5, False)
 @given(st.floats(1e-9, 1e12), st.floats(1.0, 1e6), st.booleans())
 def test_a_log_axis_holds_its_data_and_its_labels_are_its_ticks(
     low: float, ratio: float, words: bool

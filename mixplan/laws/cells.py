@@ -15,7 +15,10 @@ from mixplan.laws.predict import LawForecast
 
 NUMBERS = ("block_params", "tokens", "frequency", "complexity")
 NEEDED = (*NUMBERS, "family")
-WRITTEN = ("skill", "skill_low", "skill_high", "p_learned", "extrapolated", "why_extrapolated", "reference")
+WRITTEN = (
+    *("skill", "skill_low", "skill_high", "mean_low", "mean_high", "p_learned"),
+    *("extrapolated", "why_extrapolated", "reference"),
+)
 _SHOWN_ROWS = 10
 
 
@@ -98,6 +101,8 @@ def predict_cells(calibration: Calibration, cells: Table, where: str) -> Table:
         "skill": found.skill,
         "skill_low": found.skill_low,
         "skill_high": found.skill_high,
+        "mean_low": found.mean_low,
+        "mean_high": found.mean_high,
         "p_learned": found.p_learned,
         "extrapolated": np.array([float(bool(reasons)) for reasons in found.extrapolated]),
         "why_extrapolated": np.array(["; ".join(reasons) for reasons in found.extrapolated], dtype=object),

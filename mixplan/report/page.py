@@ -113,7 +113,7 @@ def _figures(
             if rows is not None
         ]
     if calibration and calibration.backtest:
-        found.append(backtest.figure(calibration.backtest))
+        found.append(backtest.figure(calibration.backtest, calibration.weights))
     if inputs.recipe:
         found.append(mixture.figure(inputs.recipe))
         found.append(skills.figure(inputs.recipe) if inputs.recipe.tasks else None)

@@ -84,7 +84,7 @@ def log_axis(values: ArrayLike, label: str, words: bool = False, pad: float = 0.
     given = np.asarray(values, dtype=np.float64).ravel()
     given = given[np.isfinite(given) & (given > 0)]
     low, high = (float(given.min()), float(given.max())) if len(given) else (1.0, 10.0)
-    if high / low < 1.5:
+    if high / low < 5 / 3:  # the widest step between ticks, from 3 to 5: narrower axes may have none
         low, high = low / 1.5, high * 1.5
     room = (high / low) ** pad
     low, high = low / room, high * room

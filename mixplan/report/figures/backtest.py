@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixplan.documents.calibration import Backtest, BacktestCell
+from mixplan.documents.calibration import Backtest, BacktestCell, BacktestScore
 from mixplan.report import text
 from mixplan.report.figures.base import Figure, data, grid, key, panel, table
 from mixplan.report.markup import Markup, join, tag
 from mixplan.report.plot import Axis, Panel, linear_axis
 
+NEAR = "1.5"  # as BacktestScore.thresholds_near counts
 
-def figure(backtest: Backtest) -> Figure | None:
-    """Scatter of the left-out cells and the table of scores; None without cells or scores."""
+
+def figure(backtest: Backtest, weights: dict[str, float] | None = None) -> Figure | None:
+    """Scatter of the left-out cells and the tables of scores; None without cells or scores.
+
+    Args:
+        backtest: of the calibration.
+        weights: share of each law in its forecasts.
+    """
     if not backtest.cells and not backtest.scores:
         return None
     parts = []
@@ -26,7 +33,8 @@ def figure(backtest: Backtest) -> Figure | None:
     drawn = [panel("Left-out cells", _scatter(backtest.cells), wide=True)] if backtest.cells else []
     if _any_copied(backtest):
         drawn.append(panel(f"Copied from {_largest_fitted(backtest)}", _copies(backtest.cells), wide=True))
-    parts += [grid(drawn), _scores(backtest)]
+    rolling = _rolling(backtest)
+    parts += [grid(drawn), _scores(backtest), *([] if rolling is None else [rolling])]
     noise = (
         ""
         if backtest.seed_noise_brier is None
@@ -43,8 +51,9 @@ def figure(backtest: Backtest) -> Figure | None:
         f"The law was fitted without {backtest.left_out_rung} ({text.count(backtest.left_out_block_params)}"
         " block parameters) and asked for it at the end of each of its horizons. Whiskers are 90 % intervals"
         " for a new run; on the diagonal the"
-        f" forecast is right. Lower Brier scores are better.{noise} Verdict of the fit:"
-        f" {backtest.verdict.rstrip('.')}.",
+        " forecast is right. Lower Brier scores and higher log scores are better; baselines are there to be"
+        f" beaten and never forecast.{noise} Verdict of the fit:"
+        f" {backtest.verdict.rstrip('.')}.{_default(backtest, weights or {})}",
         data(_numbers(backtest.cells)) if backtest.cells else None,
     )
 
@@ -115,19 +124,73 @@ def _tip(cell: BacktestCell) -> str:
 
 
 def _scores(backtest: Backtest) -> Markup:
+    floor = _noise_learned(backtest)
     rows = [
         [
             score.forecast,
+            "baseline" if score.baseline else "",
+            text.fixed(score.log_score, 3),
             text.fixed(score.skill_brier, 4),
             text.fixed(score.brier, 4),
             text.fixed(score.auroc, 3),
             text.percent(score.coverage_90),
+            text.fixed(score.width_90),
+            _near(score),
             score.cells,
         ]
         for score in backtest.scores
     ]
-    columns = ["Forecast", "Brier, skill", "Brier, learned", "AUROC", "In 90 % interval", "Cells"]
-    return table(columns, rows)
+    if backtest.seed_noise_brier is not None:
+        noise = ["Seeds among themselves", "noise floor", "–", text.fixed(backtest.seed_noise_brier, 4)]
+        rows.append([*noise, text.fixed(floor, 4), *["–"] * 5])
+    columns = ["Forecast", "", "Log score", "Brier, skill", "Brier, learned", "AUROC", "In 90 % interval"]
+    columns += ["Its mean width", f"Threshold within {NEAR}×", "Cells"]
+    caption = f"{backtest.left_out_rung} from {text.listing(backtest.fitted_rungs, most=9)}"
+    return table(columns, rows, caption, words=2)
+
+
+def _near(score: BacktestScore) -> str:
+    return f"{score.thresholds_near} of {score.thresholds}" if score.thresholds else "–"
+
+
+def _noise_learned(backtest: Backtest) -> float | None:
+    """How much seeds differ in learned or not, at the rung that was left out."""
+    same = [one for one in backtest.rolling if one.left_out_rung == backtest.left_out_rung]
+    return same[0].seed_noise_learned if same else None
+
+
+def _rolling(backtest: Backtest) -> Markup | None:
+    """Brier on skill of every forecast at every left-out rung; None where there is one split only."""
+    if len(backtest.rolling) < 2:
+        return None
+    names = list(dict.fromkeys(score.forecast for one in backtest.rolling for score in one.scores))
+    rows = []
+    for one in backtest.rolling:
+        by_name = {score.forecast: score for score in one.scores}
+        first = by_name.get(names[0])
+        rows.append(
+            [
+                one.left_out_rung,
+                f"up to {one.fitted_rungs[-1]}",
+                f"{one.rungs_ahead} ({one.size_ratio:.1f}×)",
+                text.fixed(one.seed_noise_skill, 4),
+                *(text.fixed(by_name[name].skill_brier, 4) if name in by_name else "–" for name in names),
+                "–" if first is None else text.percent(first.coverage_90),
+                "–" if first is None else _near(first),
+            ]
+        )
+    columns = ["Left out", "Fitted", "Rungs ahead", "Noise floor", *names]
+    columns += [f"In 90 % interval, {names[0]}", f"Threshold within {NEAR}×, {names[0]}"]
+    return table(columns, rows, "Brier score on skill, every rung from every set of smaller ones", words=2)
+
+
+def _default(backtest: Backtest, weights: dict[str, float]) -> str:
+    """Which law forecasts, and why; empty where the document does not say."""
+    if not backtest.choice:
+        return ""
+    parts = [name if share == 1.0 else f"{name} ({text.percent(share)})" for name, share in weights.items()]
+    whose = f"Forecasts come from: {text.listing(parts)}. " if parts else ""
+    return f" {whose}Why: {backtest.choice.rstrip('.')}."
 
 
 def _finding(backtest: Backtest) -> str:
