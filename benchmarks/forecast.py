@@ -17,12 +17,12 @@ from mixplan.console import resolved
 from mixplan.documents import read_measurements
 from mixplan.documents.atomic import write_text
 from mixplan.documents.calibration import BacktestScore, RungBacktest
-from mixplan.laws.backtest import DEFAULT, Tested, backtest
+from mixplan.laws.backtest import DEFAULT, NEAR, Tested, backtest
 from mixplan.laws.calibration import checked_evidence
 from mixplan.laws.evidence import Evidence
 from mixplan.laws.loss_backtest import LossPrediction, backtest_lm_loss
 from mixplan.laws.loss_rows import loss_rows
-from mixplan.laws.rolling import Fold, Said
+from mixplan.laws.rolling import Crossing, Fold, Said, crossings
 from mixplan.units import number
 
 MARKER = "<!-- Everything below is the output of benchmarks/forecast.py. -->"
@@ -53,7 +53,7 @@ def about(path: Path) -> Iterator[str]:
     yield ""
     yield f"Chosen: {tested.backtest.choice}."
     yield ""
-    yield from goals(tested)
+    yield from goals(tested, tables.learned_skill)
     yield ""
     yield "Squared error of the mean skill, in units of the noise floor (in the second column, with its 90 %"
     yield "interval over cells):"
@@ -75,7 +75,7 @@ def about(path: Path) -> Iterator[str]:
     yield ""
 
 
-def goals(tested: Tested) -> Iterator[str]:
+def goals(tested: Tested, learned_skill: float) -> Iterator[str]:
     """Each goal, met or by how much not."""
     rows: list[Sequence[str]] = []
     for one, (fold, said) in zip(tested.backtest.rolling, tested.told, strict=True):
@@ -114,18 +114,13 @@ def goals(tested: Tested) -> Iterator[str]:
         "; ".join(title(one) for one in outside) or "all",
         verdict(not outside),
     ))  # fmt: skip
-    near, bracketed = (
-        sum(
-            getattr(s, field)
-            for s, one in zip(every, tested.backtest.rolling, strict=True)
-            if one.rungs_ahead == 1
-        )
-        for field in ("thresholds_near", "thresholds")
-    )
+    next_rung = [s for s, one in zip(every, tested.backtest.rolling, strict=True) if one.rungs_ahead == 1]
+    near_ones, bracketed = sum(s.thresholds_near for s in next_rung), sum(s.thresholds for s in next_rung)
+    replicated, seeds = seed_thresholds(tested, learned_skill)
     rows.append((
         "one rung ahead: f_crit within 1.5× where the rung brackets it",
-        f"{near} of {bracketed}",
-        verdict(near == bracketed),
+        f"{near_ones} of {bracketed} (one seed against the others: {replicated} of {seeds})",
+        verdict(near_ones == bracketed),
     ))  # fmt: skip
     yield from markdown(("goal", "measured", ""), rows)
 
@@ -151,13 +146,13 @@ def other_scores(tested: Tested) -> Iterator[str]:
     for one in tested.backtest.rolling:
         score = next(s for s in one.scores if s.forecast == DEFAULT)
         rows.append((
-            title(one), f"{score.brier:.3f}", "–" if one.seed_noise_learned is None else f"{one.seed_noise_learned:.3f}",
-            "–" if score.auroc is None else f"{score.auroc:.3f}", f"{score.coverage_90:.2f}", f"{score.width_90:.2f}",
-            near(score), "–" if score.threshold_ratio is None else f"{score.threshold_ratio:.2f}", str(score.cells),
+            title(one), shown(score.brier, 3), shown(one.seed_noise_learned, 3), shown(score.auroc, 3),
+            shown(score.coverage_90, 2), shown(score.width_90, 2), near(score),
+            shown(score.threshold_ratio, 2), str(score.cells),
         ))  # fmt: skip
     columns = (
-        "fitted → left out", "Brier, learned or not", "its noise floor", "AUROC", "coverage of 90 %", "width of 90 %",
-        "f_crit within 1.5×", "median ratio", "cells",
+        "fitted → left out", "Brier, learned or not", "its noise floor", "AUROC", "coverage of 90 %",
+        "width of 90 %", "f_crit within 1.5×", "median ratio", "cells",
     )  # fmt: skip
     yield from markdown(columns, rows)
 
@@ -188,7 +183,13 @@ def losses(predictions: Sequence[LossPrediction]) -> Iterator[str]:
 
 def title(one: RungBacktest) -> str:
     """A pair of rungs."""
-    return f"{len(one.fitted_rungs)} rungs to {one.fitted_rungs[-1]} → {one.left_out_rung} ({one.size_ratio:.1f}×)"
+    fitted = f"{len(one.fitted_rungs)} rungs to {one.fitted_rungs[-1]}"
+    return f"{fitted} → {one.left_out_rung} ({one.size_ratio:.1f}×)"
+
+
+def shown(value: float | None, digits: int) -> str:
+    """A number, or a dash."""
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def near(score: BacktestScore) -> str:
@@ -227,6 +228,32 @@ def by_cell(fold: Fold, said: Said | None) -> tuple[np.ndarray, np.ndarray]:
         np.array([error[rows].mean() for rows in groups]),
         np.array([fold.observed[rows].var(ddof=1) for rows in groups]),
     )
+
+
+def seed_thresholds(tested: Tested, learned_skill: float) -> tuple[int, int]:
+    """How often one seed's threshold frequency is within 1.5× of the other seeds', in the same series that
+    the next rung brackets, and of how many that both bracket."""
+    near_ones, every = 0, 0
+    for fold, _ in tested.told:
+        if fold.rungs_ahead != 1:
+            continue
+        rung = fold.left_out
+        for seed in np.unique(rung.table["seed"]):
+            own = rung.table["seed"] == seed
+            if own.all():
+                continue
+            rest = {where(one): one for one in crossings(rung.where(~own), learned_skill)}
+            for one in crossings(rung.where(own), learned_skill):
+                if where(one) in rest:
+                    ratio = one.threshold_frequency / rest[where(one)].threshold_frequency
+                    every += 1
+                    near_ones += max(ratio, 1.0 / ratio) <= NEAR
+    return near_ones, every
+
+
+def where(one: Crossing) -> tuple[str, float, float]:
+    """A series: task kind and training length."""
+    return one.family, one.complexity, round(float(np.log(one.tokens)), 2)
 
 
 def cells(rung: Evidence) -> list[np.ndarray]:
