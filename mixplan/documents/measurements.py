@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from mixplan.documents.atomic import write_json
 from mixplan.documents.base import Provenance
@@ -328,7 +329,7 @@ def check_table(table: Table, name: str, where: str) -> list[str]:
             bad = next((i for i, v in enumerate(values) if not _is_number(v)), 0)
             problems.append(f"{where}: column {column!r} needs numbers; row {bad + 1} has {values[bad]!r}")
             continue
-        problems += _check_numbers(values, column, info.is_required(), info.metadata, where)
+        problems += _check_numbers(values, column, info, where)
     return problems or _check_meaning(table, name, where)
 
 
@@ -368,17 +369,16 @@ def _disagree(given: np.ndarray, implied: np.ndarray, column: str, formula: str,
     ]
 
 
-def _check_numbers(
-    values: np.ndarray, column: str, required: bool, metadata: list[Any], where: str
-) -> list[str]:
+def _check_numbers(values: np.ndarray, column: str, info: FieldInfo, where: str) -> list[str]:
     problems = []
-    missing = np.flatnonzero(~np.isfinite(values) if required else np.isinf(values))
+    missing = np.flatnonzero(~np.isfinite(values) if info.is_required() else np.isinf(values))
     if len(missing):
         problems.append(
             f"{where}: column {column!r} is empty, NaN or infinite in {len(missing)} row(s), first row "
             f"{missing[0] + 1}; leave such rows out"
         )
-    for rule in metadata:
+    meaning = f" ({info.description.split('. ')[0].rstrip('.')})" if info.description else ""
+    for rule in info.metadata:
         for attribute, holds, sign in (
             ("gt", np.greater, ">"), ("ge", np.greater_equal, "≥"),
             ("lt", np.less, "<"), ("le", np.less_equal, "≤"),
@@ -388,9 +388,11 @@ def _check_numbers(
                 continue
             broken = np.flatnonzero(np.isfinite(values) & ~holds(values, limit))
             if len(broken):
+                percent = limit == 1 and 1 < np.nanmax(values) <= 100
                 problems.append(
                     f"{where}: column {column!r} must be {sign} {limit:g}; {len(broken)} row(s) are not, "
-                    f"first row {broken[0] + 1} with {values[broken[0]]:g}"
+                    f"first row {broken[0] + 1} with {values[broken[0]]:g}{meaning}"
+                    f"{'; if it is in percent, divide by 100' if percent else ''}"
                 )
     return problems
 
