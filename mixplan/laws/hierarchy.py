@@ -1,6 +1,6 @@
 """The fit behind every form of the learning law: families, tasks and runs share what they can.
 
-    mean skill μ = sigmoid(γ_kind)·sigmoid(η(x; ψ_family) − difficulty_kind + u_task + v_run −
+    mean skill μ = sigmoid(γ_kind)·link(η(x; ψ_family) − difficulty_kind + u_task + v_run −
                    finished·[not yet finished])
     ψ_family ~ N(ψ, ω²),  u_task ~ N(0, τ²),  v_run ~ N(0, σ²)
 
@@ -32,9 +32,9 @@ from mixplan.laws.hierarchy_rows import Layout, Rows, rows_of
 DIFFICULTY_PRIOR = (0.0, 4.0)
 CEILING_PRIOR = (5.0, 2.0)
 FINISHED_PRIOR = (0.5, 1.0)
-"""Mean and standard deviation, in log-odds. The ceiling's has its middle 90 % between 0.85 and 0.9998."""
+"""Mean and standard deviation, of η and, for the ceiling, log-odds. The ceiling's has its middle 90 % between 0.85 and 0.9998."""
 TASK_SPREAD, RUN_SPREAD = 0.2, 0.1
-"""First guesses of τ and σ, in log-odds, which count as GUESS_WORTH measurements."""
+"""First guesses of τ and σ, in η, which count as GUESS_WORTH measurements."""
 GUESS_WORTH = 2.0
 MAX_WORTH = 100.0
 """Most observations of learned or not that one cell may count for, however little the cells scatter."""
@@ -122,7 +122,7 @@ def estimate(form: Form, evidence: Evidence, time_exponent: tuple[float, float] 
 
 def mean_skill(form: Form, layout: Layout, rows: Rows, theta: FloatArray) -> FloatArray:
     """μ of every row, shape (n,)."""
-    return expit(log_odds(form, layout, rows, theta)) * _ceiling(layout, rows, theta)
+    return form.link.share(predictor(form, layout, rows, theta)) * _ceiling(layout, rows, theta)
 
 
 def _priors(
@@ -214,11 +214,11 @@ def derivatives(
     form: Form, layout: Layout, rows: Rows, weights: FloatArray, theta: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Gradient (P,) and Fisher information (P, P) of the misfit; every row touches p + 5 parameters."""
-    logistic = expit(log_odds(form, layout, rows, theta))
-    ceiling = _ceiling(layout, rows, theta)
-    mu = to_unit(logistic * ceiling)
-    by_eta = logistic * ceiling * (1.0 - logistic) / UNIT_WIDTH
-    by_gamma = logistic * ceiling * (1.0 - ceiling) / UNIT_WIDTH
+    eta = predictor(form, layout, rows, theta)
+    share, ceiling = form.link.share(eta), _ceiling(layout, rows, theta)
+    mu = to_unit(share * ceiling)
+    by_eta = ceiling * form.link.slope(eta) / UNIT_WIDTH
+    by_gamma = share * ceiling * (1.0 - ceiling) / UNIT_WIDTH
     columns = np.empty((len(mu), layout.p + 5))
     places = np.empty((len(mu), layout.p + 5), dtype=np.int64)
     for j, slope in enumerate(form_slopes(form, layout, rows, theta)):
@@ -266,7 +266,7 @@ def _shown(form: Form, unbounded: FloatArray) -> FloatArray:
     return np.stack([p.shown(row) for p, row in zip(form.parameters, unbounded, strict=True)])
 
 
-def log_odds(form: Form, layout: Layout, rows: Rows, theta: FloatArray) -> FloatArray:
+def predictor(form: Form, layout: Layout, rows: Rows, theta: FloatArray) -> FloatArray:
     shown = _shown(form, _family_parameters(layout, theta))
     eta = form.eta(shown[:, rows.point_family], *rows.points)[rows.point]
     effects = theta[layout.u + rows.task] + theta[layout.v + rows.run]

@@ -30,7 +30,7 @@ from mixplan.laws.forms import (
     TOKENS_SLOPE,
     Form,
 )
-from mixplan.laws.hierarchy import DIFFICULTY_PRIOR, Estimate, estimate, log_odds, mean_skill
+from mixplan.laws.hierarchy import DIFFICULTY_PRIOR, Estimate, estimate, mean_skill, predictor
 
 FINISHED, TASK_SPREAD, RUN_SPREAD = "finished", "task_spread", "run_spread"
 GRID = np.linspace(-10.0, 10.0, 161)
@@ -103,10 +103,10 @@ def fit(
     names += [FINISHED, TASK_SPREAD, RUN_SPREAD, *(precision_name(family) for family in found.families)]
     return FittedLaw(
         law=form.name,
-        formula=f"mean skill = ceiling[kind]·sigmoid(η[family] − difficulty[kind] − finished·[not yet "
-        f"finished]); {form.formula}; ln f, ln N, ln T less their centres; skill of a run: (skill + "
-        "0.05)/1.06 ~ Beta of the mean's (mean + 0.05)/1.06 and precision[family], cut to [0, 1], the mean "
-        "shifted by task_spread and run_spread in log-odds",
+        formula="mean skill = ceiling[kind]·link(η[family] − difficulty[kind] − finished·[not yet "
+        f"finished]), link(η) = {form.link.formula}; {form.formula}; ln f, ln N, ln T less their centres; "
+        "skill of a run: (skill + 0.05)/1.06 ~ Beta of the mean's (mean + 0.05)/1.06 and precision[family], "
+        "cut to [0, 1], the mean shifted by task_spread and run_spread in η",
         source=form.source,
         parameters=names,
         values=table[:, 0].tolist(),
@@ -189,8 +189,8 @@ def _difficulty(found: Estimate, kind: int) -> tuple[FloatArray, FloatArray]:
         keep = np.zeros(len(found.rows.skill), dtype=bool)
         keep[part] = True
         rows = found.rows.where(keep)
-        odds = log_odds(found.form, layout, rows, found.theta)[:, None] - grid
-        mu = to_unit(ceiling * expit(odds))
+        eta = predictor(found.form, layout, rows, found.theta)[:, None] - grid
+        mu = to_unit(ceiling * found.form.link.share(eta))
         skill, weight = rows.skill[:, None], found.weights[part][:, None]
         density = density + (weight * (skill * np.log(mu) + (1.0 - skill) * np.log1p(-mu))).sum(axis=0)
     mass = np.exp(density - density.max())

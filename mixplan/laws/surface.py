@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
 
 from mixplan.documents.calibration import FittedLaw
 from mixplan.documents.suggest import did_you_mean
@@ -111,28 +110,30 @@ class Surface:
 
     def mean(self, cells: Cells) -> FloatArray:
         """Mean skill over runs and tasks of a kind, shape (n, D)."""
-        odds, ceiling = self._odds(cells)
-        return ceiling * expit(odds)
+        eta, ceiling = self._eta(cells)
+        return ceiling * self.form.link.share(eta)
 
     def new_run(self, cells: Cells) -> Scattered:
         """What one more run of a new task of the kind would measure."""
-        odds, ceiling = self._odds(cells)
+        eta, ceiling = self._eta(cells)
         family = [self.families.index(name) for name in cells.family]
-        return Scattered(ceiling * expit(odds + self._new_run), self._precision[family])
+        return Scattered(ceiling * self.form.link.share(eta + self._new_run), self._precision[family])
 
     def log_threshold_frequency(self, cells: Cells, skill: float) -> FloatArray:
         """ln of the frequency at which the mean skill reaches `skill`, shape (n, D); infinite where it
         levels off below. The cells' own frequency does not matter, except that it says how far outside the
         fitted frequencies the answer may be trusted."""
-        odds, ceiling = self._odds(cells)
+        eta, ceiling = self._eta(cells)
         family = [self.families.index(name) for name in cells.family]
         slope = self._psi[[p.name for p in self.form.parameters].index(FREQUENCY_SLOPE)][family]
         with np.errstate(divide="ignore", invalid="ignore"):
-            wanted = np.where(ceiling > skill, logit(np.minimum(skill / ceiling, 1.0)), np.inf)
-        return cells.log_axes[:, [0]] + (wanted - odds) / slope
+            wanted = np.where(
+                ceiling > skill, self.form.link.inverse(np.minimum(skill / ceiling, 1.0)), np.inf
+            )
+        return cells.log_axes[:, [0]] + (wanted - eta) / slope
 
-    def _odds(self, cells: Cells) -> tuple[FloatArray, FloatArray]:
-        """Log-odds below the ceiling, and the ceiling, shapes (n, D).
+    def _eta(self, cells: Cells) -> tuple[FloatArray, FloatArray]:
+        """η below the ceiling, and the ceiling, shapes (n, D).
 
         Raises:
             InputError: with every cell that cannot be forecast.

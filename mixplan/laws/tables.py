@@ -35,7 +35,7 @@ def calibration_tables(calibration: Calibration) -> list[Shown]:
     slopes = [name for name in learning.parameters if "[" not in name]
     shown = [
         Shown(
-            f"Learning law ({learning.law}; {learning.runs} runs, {learning.rows} rows; log-odds per e-fold)",
+            f"Learning law ({learning.law}; {learning.runs} runs, {learning.rows} rows; slopes per e-fold)",
             ["parameter", "estimate", "90 % low", "90 % high"],
             [_parameter(learning, name) for name in slopes],
         ),
