@@ -51,10 +51,10 @@ class LawForecast:
         self._parts = [(Surface(law), weights[law.law]) for law in laws]
         self._draws = max(len(law.draws) for law in laws)
         self._first = self._parts[0][0]
-        self._never = {
-            (task.family, float(task.complexity))
+        self._censored = {
+            (task.family, float(task.complexity)): task.status
             for task in calibration.tasks
-            if task.status == "never learned"
+            if task.status != "bracketed"
         }
 
     def families(self) -> dict[str, list[float]]:
@@ -143,10 +143,9 @@ class LawForecast:
             ]
             beyond = _outside(f"complexity of {name}", level, known[name][0], known[name][-1], "measured")
             reasons += [beyond] if beyond else []
-            if reasons and (name, level) in self._never:
+            if reasons and (status := self._censored.get((name, level))):
                 reasons.append(
-                    f"{name} of complexity {level:g} was never learned on the ladder, so its threshold is "
-                    "unknown"
+                    f"{name} of complexity {level:g} was {status} on the ladder, so its threshold is unknown"
                 )
             found.append(reasons)
         return found
