@@ -32,7 +32,7 @@ from mixplan.laws.hierarchy_rows import Layout, Rows, rows_of
 DIFFICULTY_PRIOR = (0.0, 4.0)
 CEILING_PRIOR = (5.0, 2.0)
 FINISHED_PRIOR = (0.5, 1.0)
-"""Mean and standard deviation, of η and, for the ceiling, log-odds. The ceiling's has its middle 90 % between 0.85 and 0.9998."""
+"""Mean and standard deviation, of η and, for the ceiling, of log-odds: its middle 90 % are 0.85 to 0.9998."""
 TASK_SPREAD, RUN_SPREAD = 0.2, 0.1
 """First guesses of τ and σ, in η, which count as GUESS_WORTH measurements."""
 GUESS_WORTH = 2.0
