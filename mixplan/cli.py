@@ -203,11 +203,25 @@ def fit(
     seed: Seed = 0,
     force: ForceFlag = False,
     as_json: JsonFlag = False,
+    suggest: Annotated[
+        Path | None, typer.Option(help="Also write the further runs that would tell most (.yaml).")
+    ] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="--suggest: calibration.yaml that was run. Default: as provenance has it."),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="--suggest: plan.yaml whose tasks and sizes are to be forecast.")
+    ] = None,
+    suggest_budget: Annotated[
+        str | None, typer.Option(help="--suggest: 25% of the FLOPs so far (default), 2e15 (FLOPs), '6 runs'.")
+    ] = None,
 ) -> None:
     """Fit the laws to a ladder's measurements and test them on its largest rung."""
     from mixplan import commands
 
-    commands.fit(measurements, out, learned_skill, draws, seed, force, as_json)
+    asked = commands.NextRuns(suggest, spec, plan, suggest_budget)
+    commands.fit(measurements, out, learned_skill, draws, seed, force, as_json, asked)
 
 
 @app.command()

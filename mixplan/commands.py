@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mixplan import console
 
 if TYPE_CHECKING:
-    from mixplan.documents import CalibrationSpec
+    from mixplan.documents import Calibration, CalibrationSpec, Measurements, Plan
+    from mixplan.laws.suggest_budget import Limit
+
+
+@dataclass(frozen=True)
+class NextRuns:
+    """What `fit` was asked about further runs."""
+
+    out: Path | None
+    spec: Path | None
+    plan: Path | None
+    budget: str | None
 
 
 def train(document: CalibrationSpec, base: Path, out: Path, slots: int | None, follow: bool) -> None:
@@ -50,8 +62,9 @@ def fit(
     seed: int,
     force: bool,
     as_json: bool,
+    next_runs: NextRuns,
 ) -> None:
-    """`fit`: fit the laws, save them, show them."""
+    """`fit`: fit the laws, save them, show them; suggest further runs where that is asked for."""
     from mixplan.documents import read_measurements, save
     from mixplan.documents.atomic import refuse_overwrite
     from mixplan.laws.calibration import check_output, fit_calibration
@@ -59,11 +72,13 @@ def fit(
 
     refuse_overwrite(check_output(out), "fit", force)
     tables = read_measurements(console.resolved(measurements))
+    wanted = _wanted(next_runs, tables, force)
     threshold = tables.learned_skill if learned_skill is None else learned_skill
     found = fit_calibration(tables, learned_skill=threshold, draws=draws, seed=seed)
     save(found, out)
     if as_json:
-        console.emit_json(calibration_summary(found))
+        suggestion = {} if wanted is None else {"suggestion": _suggest(wanted, tables, found, show=False)}
+        console.emit_json({**calibration_summary(found), **suggestion})
         return
     console.tables(calibration_tables(found), gap=True)
     if found.backtest is not None:
@@ -71,6 +86,91 @@ def fit(
         console.say(default_said(found.weights, found.backtest.choice))
     console.notes(found.warnings, "warning")
     console.wrote([out])
+    if wanted is not None:
+        _suggest(wanted, tables, found, show=True)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a suggestion of further runs starts from."""
+
+    out: Path
+    spec: CalibrationSpec
+    """Its paths lead from the folder of `out`, as far as that is known."""
+    plan: Plan | None
+    limit: Limit
+
+
+def _wanted(asked: NextRuns, tables: Measurements, force: bool) -> Wanted | None:
+    """The documents behind a suggestion, checked before anything is fitted; None where none is asked for.
+
+    Raises:
+        InputError: an option without --suggest, a name that is no YAML's, or no calibration to start from.
+    """
+    from pydantic import ValidationError
+
+    from mixplan.documents import CalibrationSpec, Plan, load
+    from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.documents.spec_paths import moved
+    from mixplan.errors import InputError
+    from mixplan.laws.suggest_budget import DEFAULT, parse_limit
+
+    if asked.out is None:
+        given = {"--spec": asked.spec, "--plan": asked.plan, "--suggest-budget": asked.budget}
+        alone = [name for name, value in given.items() if value is not None]
+        if alone:
+            raise InputError(f"{', '.join(alone)} without --suggest: name the calibration.yaml to write")
+        return None
+    if asked.out.suffix not in (".yaml", ".yml"):
+        raise InputError(f"{asked.out}: a calibration is YAML; give a name that ends in .yaml")
+    refuse_overwrite(asked.out, "fit --suggest", force)
+    limit = parse_limit(asked.budget or DEFAULT)
+    plan = None if asked.plan is None else load(asked.plan, Plan)
+    if asked.spec is not None:
+        spec = moved(load(asked.spec, CalibrationSpec), asked.spec.parent, asked.out.parent)
+        return Wanted(asked.out, spec, plan, limit)
+    try:
+        spec = CalibrationSpec.model_validate(tables.provenance.get("calibration"))
+    except ValidationError:
+        raise InputError(
+            "--suggest needs the calibration.yaml behind the measurements, and their provenance.json holds "
+            "no valid one: give it with --spec"
+        ) from None
+    return Wanted(asked.out, spec, plan, limit)
+
+
+def _suggest(wanted: Wanted, tables: Measurements, found: Calibration, show: bool) -> dict[str, Any]:
+    """Find further runs, save their calibration.yaml, show them; returns them for programs.
+
+    Raises:
+        NoAnswer: no run is within the budget.
+    """
+    from mixplan.documents import save
+    from mixplan.documents.spec_paths import missing
+    from mixplan.laws.suggest import suggest
+    from mixplan.laws.suggest_words import (
+        HEADER,
+        suggestion_sentences,
+        suggestion_summary,
+        suggestion_tables,
+    )
+
+    suggested = suggest(tables, found, wanted.spec, wanted.plan, wanted.limit)
+    save(suggested.document, wanted.out, HEADER.format(name=wanted.spec.name, file=wanted.out.name))
+    if show:
+        console.say()
+        console.tables(suggestion_tables(suggested), gap=True)
+        for text in suggestion_sentences(suggested):
+            console.say(text)
+    lost = ", ".join(missing(suggested.document, wanted.out.parent))
+    if lost:
+        console.note(
+            f"warning: {lost}: not found from {wanted.out.parent.resolve()}; before `mixplan calibrate`, put "
+            f"{wanted.out.name} beside the calibration.yaml that was run, or give that one with --spec"
+        )
+    if show:
+        console.wrote([wanted.out])
+    return suggestion_summary(suggested)
 
 
 def gaps(calibration: Path, small: float | None, large: float | None, as_json: bool) -> None:
