@@ -1,9 +1,9 @@
 """Which law, or which mixture of laws, forecasts: the one that gave left-out rungs the highest probability.
 
 A mixture's weights maximise the same log score (stacking of distributions, Yao et al. 2018,
-arXiv 1704.02030), and it is judged on rungs that its weights have not seen. What wins by less than one
-standard error has not won: then the combined law stays, which alone has both limits right, and a single law
-before a mixture.
+arXiv 1704.02030), and it is judged on rungs that its weights have not seen. The combined law, which alone
+has both limits right, stays unless another wins by more than one standard error over at least two left-out
+rungs: one small rung would as soon choose the wrong law as the right one.
 
 Shape legend: m = left-out cells over all folds used, L = laws.
 """
@@ -21,6 +21,7 @@ from mixplan.laws.rolling import Fold
 ENOUGH_FITTED, FAR = 3, 2
 """Folds that the choice looks at: at least so many fitted rungs, where there are such, and at most so many
 rungs ahead. Two sizes fix no curve in size, and nobody should choose by what is said of far rungs."""
+LEAST_RUNGS = 2
 LEAST_WEIGHT = 0.05
 """A law with less of the mixture is left out of it."""
 _STEPS, _TOLERANCE = 500, 1e-10
@@ -47,23 +48,25 @@ def choose(folds: list[Fold]) -> Choice:
     table = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, total, strict=True))
     reason = f"mean log score of {len(scores)} left-out cells (nats): {table}"
     home, best = names.index(COMBINED.name), int(np.argmax(total))
+    rungs = np.concatenate([np.full(len(fold.observed), _rung(fold)) for fold in used])
+    if len(np.unique(rungs)) < LEAST_RUNGS:
+        return Choice(
+            {names[home]: 1.0}, f"{reason}; one left-out rung is too few to leave {names[home]} for"
+        )
     block = _blocks(used)
     chosen = best if wins(scores[:, best], scores[:, home], block) else home
     if chosen != best:
         reason += f"; {names[best]} wins by less than one standard error"
-    rungs = np.concatenate([np.full(len(fold.observed), _rung(fold)) for fold in used])
-    if len(np.unique(rungs)) >= 2:
-        unseen = np.empty(len(scores))
-        for rung in np.unique(rungs):
-            away = rungs == rung
-            unseen[away] = np.log(np.exp(scores[away]) @ stack(scores[~away]))
-        reason += f"; a mixture {unseen.mean():.3f} on rungs that its weights had not seen"
-        kept = stack(scores)
-        kept = np.where(kept >= LEAST_WEIGHT, kept, 0.0) / kept[kept >= LEAST_WEIGHT].sum()
-        if (kept > 0).sum() > 1 and wins(unseen, scores[:, chosen], block):
-            return Choice(
-                {name: float(weight) for name, weight in zip(names, kept, strict=True) if weight > 0}, reason
-            )
+    unseen = np.empty(len(scores))
+    for rung in np.unique(rungs):
+        away = rungs == rung
+        unseen[away] = np.log(np.exp(scores[away]) @ stack(scores[~away]))
+    reason += f"; a mixture {unseen.mean():.3f} on rungs that its weights had not seen"
+    kept = stack(scores)
+    kept = np.where(kept >= LEAST_WEIGHT, kept, 0.0) / kept[kept >= LEAST_WEIGHT].sum()
+    if (kept > 0).sum() > 1 and wins(unseen, scores[:, chosen], block):
+        weights = {name: float(weight) for name, weight in zip(names, kept, strict=True) if weight > 0}
+        return Choice(weights, reason)
     return Choice({names[chosen]: 1.0}, reason)
 
 
