@@ -149,8 +149,8 @@ def test_sizes_and_tokens_outside_the_ladder_are_flagged() -> None:
     ("given", "message"),
     [
         ({"small": 1e6, "large": 1e5}, "--small .1M. must lie below --large .100K."),
-        ({"small": -1.0}, "--small must be a number of block parameters above 0, not -1"),
-        ({"large": float("nan")}, "--large must be a number of block parameters above 0, not nan"),
+        ({"small": -1.0}, "--small must be a number of block parameters, in ones, not -1"),
+        ({"large": float("nan")}, "--large must be a number of block parameters, in ones, not nan"),
         ({"small": 1e6}, "no size of the ladder .10K, 100K, 1M. is larger than --small 1M"),
         ({"large": 1e4}, "is smaller than --large 10K"),
     ],

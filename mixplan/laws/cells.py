@@ -69,6 +69,11 @@ def read_cells(path: Path) -> Table:
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0))).tolist()
         if bad:
             problems.append(f"{path}: column {name!r} must be a number above 0; not so in {_rows(bad)}")
+        few = np.flatnonzero((values > 0) & (values < 1)).tolist()
+        if few and name in ("block_params", "tokens"):
+            problems.append(
+                f"{path}: column {name!r} counts in ones; less than 1 in {_rows(few)}: is it in millions?"
+            )
         if name == "frequency" and (high := np.flatnonzero(values > 1).tolist()):
             problems.append(
                 f"{path}: frequency is instances per training token, at most 1; more in {_rows(high)}"

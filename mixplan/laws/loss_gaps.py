@@ -185,9 +185,9 @@ def _on_ladder(ladder: list[float], size: float | None) -> float | None:
 
 def _pairs(ladder: list[float], small: float | None, large: float | None) -> list[tuple[float, float]]:
     problems = [
-        f"--{name} must be a number of block parameters above 0, not {size:g}"
+        f"--{name} must be a number of block parameters, in ones, not {size:g}"
         for name, size in (("small", small), ("large", large))
-        if size is not None and not 0 < size < np.inf
+        if size is not None and not 1 <= size < np.inf
     ]
     if not problems and small is not None and large is not None and small >= large:
         problems.append(f"--small ({number(small)}) must lie below --large ({number(large)})")

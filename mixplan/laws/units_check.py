@@ -17,8 +17,8 @@ from mixplan.units import number
 
 LEAST_EXPOSURES = 2.0
 """Instances of a task that nobody learns it from."""
-LUCKY_SHARE = 0.1
-"""Share of such cells that may look learned by luck, on few test instances."""
+LUCKY_CELLS, LUCKY_SHARE = 2, 0.02
+"""So many such cells, and such a share of them, may look learned by luck, on few test instances."""
 FEW_EXPOSURES = 20.0
 """Fewer at the middle learned cell are strange: the ladders that ship with mixplan need 500 and more."""
 SMALL_MODEL, SMALL_TOTAL = 1000, 100
@@ -238,7 +238,7 @@ def _learned_from_nothing(learning: Table, learned_skill: float) -> list[str]:
     exposures = (learning["frequency"] * learning["tokens"])[rows]
     few = exposures < LEAST_EXPOSURES
     learned = few & (learning["skill"][rows] >= learned_skill)
-    if learned.sum() < 2 or learned.sum() <= LUCKY_SHARE * few.sum():
+    if learned.sum() <= max(LUCKY_CELLS, LUCKY_SHARE * few.sum()):
         return []
     row = int(np.flatnonzero(rows)[np.flatnonzero(learned)[0]])
     cell = f"{learning['task'][row]} in run {learning['run_id'][row]}"
