@@ -105,7 +105,8 @@ def _wanted(asked: NextRuns, tables: Measurements, force: bool) -> Wanted | None
     """The documents behind a suggestion, checked before anything is fitted; None where none is asked for.
 
     Raises:
-        InputError: an option without --suggest, a name that is no YAML's, or no calibration to start from.
+        InputError: an option without --suggest, a name that is no YAML's, no calibration to start from or
+            not the measurements' own, or a plan that asks for kinds of tasks that were not measured.
     """
     from pydantic import ValidationError
 
@@ -113,6 +114,7 @@ def _wanted(asked: NextRuns, tables: Measurements, force: bool) -> Wanted | None
     from mixplan.documents.atomic import refuse_overwrite
     from mixplan.documents.spec_paths import moved
     from mixplan.errors import InputError
+    from mixplan.laws.suggest import check
     from mixplan.laws.suggest_budget import DEFAULT, parse_limit
 
     if asked.out is None:
@@ -128,14 +130,15 @@ def _wanted(asked: NextRuns, tables: Measurements, force: bool) -> Wanted | None
     plan = None if asked.plan is None else load(asked.plan, Plan)
     if asked.spec is not None:
         spec = moved(load(asked.spec, CalibrationSpec), asked.spec.parent, asked.out.parent)
-        return Wanted(asked.out, spec, plan, limit)
-    try:
-        spec = CalibrationSpec.model_validate(tables.provenance.get("calibration"))
-    except ValidationError:
-        raise InputError(
-            "--suggest needs the calibration.yaml behind the measurements, and their provenance.json holds "
-            "no valid one: give it with --spec"
-        ) from None
+    else:
+        try:
+            spec = CalibrationSpec.model_validate(tables.provenance.get("calibration"))
+        except ValidationError:
+            raise InputError(
+                "--suggest needs the calibration.yaml behind the measurements, and their provenance.json "
+                "holds no valid one: give it with --spec"
+            ) from None
+    check(tables, spec, plan)
     return Wanted(asked.out, spec, plan, limit)
 
 

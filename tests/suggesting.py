@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from itertools import combinations
+from typing import Any, NamedTuple
 
 import numpy as np
 import simulate
@@ -12,25 +13,28 @@ from scipy.stats import beta as beta_distribution
 
 from mixplan.calibrate.tasks import reserved_symbols
 from mixplan.documents import Calibration, Measurements, Table
-from mixplan.documents.calibration_spec import CalibrationSpec
+from mixplan.documents.calibration_spec import CalibrationSpec, Horizons
 from mixplan.documents.measurements import TEXT_COLUMNS
+from mixplan.documents.shapes import PRESETS
 from mixplan.documents.table import from_rows
 from mixplan.laws import learning
+from mixplan.laws import suggest_candidates as candidates
 from mixplan.laws.evidence import Evidence, collect_evidence, coverage, standard_rows
 from mixplan.laws.forms import FORMS, LOGISTIC
 from mixplan.laws.hierarchy import estimate
-from mixplan.laws.suggest import as_known
-from mixplan.laws.suggest_candidates import Run, grid_cells, runs_of_a_seed
+from mixplan.laws.suggest import Suggestion, as_known, suggest
+from mixplan.laws.suggest_budget import Limit
 from mixplan.laws.suggest_information import Knowledge
 from mixplan.laws.suggest_targets import Target, as_targets
 
 SKILL = 0.8
+NEVER = ("modular_addition", 9.0)
 RUN_EFFECT, TASK_EFFECT, PRECISION, INSTANCES = 0.15, 0.2, 8.0, 256
 KINDS = {
     ("comparison", 4.0): 3.0,
     ("comparison", 16.0): 1.0,
     ("modular_addition", 5.0): 0.0,
-    ("modular_addition", 9.0): -5.0,
+    NEVER: -5.0,
 }
 """Log-odds at the middle of tests/simulate.py; the last kind is out of reach."""
 
@@ -63,15 +67,15 @@ class Truth:
 
     def learning(self, document: CalibrationSpec) -> Table:
         """The learning table of a calibration's runs."""
-        cells = grid_cells(document.tasks)
+        cells = candidates.grid_cells(document.tasks)
         rows: list[dict[str, Any]] = []
         for shape in document.shapes():
             for seed in document.seeds:
-                for run in runs_of_a_seed(document, shape, document.horizons, cells):
+                for run in candidates.runs_of_a_seed(document, shape, document.horizons, cells):
                     rows += self._run(run, seed, document)
         return from_rows(rows, TEXT_COLUMNS)
 
-    def _run(self, run: Run, seed: int, document: CalibrationSpec) -> list[dict[str, Any]]:
+    def _run(self, run: candidates.Run, seed: int, document: CalibrationSpec) -> list[dict[str, Any]]:
         size, end = run.shape.block_params, run.ends[-1]
         generator = np.random.default_rng([self._seed, size, round(end), seed])
         shift = generator.normal(0.0, RUN_EFFECT)
@@ -143,3 +147,60 @@ def half_widths(measurements: Measurements, targets: list[Target], law: str = LO
     knowledge = Knowledge(estimate(FORMS[law], evidence), evidence, [], 1)
     known = as_known(knowledge, evidence, targets, SKILL)
     return known.shown_half_widths(knowledge, as_targets(targets), None)
+
+
+class Followed(NamedTuple):
+    """Mean half-widths of ln threshold frequency over the kinds within reach."""
+
+    before: float
+    expected: float
+    observed: float
+    elsewhere: float
+    """Observed after other runs of the same cost."""
+    covered: float
+    """Share of true thresholds within the interval before."""
+
+
+def follow(seed: int, law: str) -> Followed:
+    """Simulate a ladder, ask what to run next, simulate that and something else instead."""
+    truth = Truth(seed)
+    first = truth.learning(spec())
+    found = suggest(together(first), fitted(together(first), law), spec(), None, Limit(share=0.5))
+    within = np.array([target.kind != NEVER for target in found.targets])
+    other = alternative(found, np.random.default_rng(seed), collect_evidence(first))
+    observed, elsewhere = (
+        half_widths(together(first, truth.learning(document)), found.targets, law)[within].mean()
+        for document in (found.document, other)
+    )
+    off = np.abs(np.log(found.threshold) - truth.log_thresholds(found.targets))
+    return Followed(
+        found.before[within].mean(),
+        found.after[within].mean(),
+        observed,
+        elsewhere,
+        float((off < found.before)[within].mean()),
+    )
+
+
+def alternative(found: Suggestion, generator: np.random.Generator, evidence: Evidence) -> CalibrationSpec:
+    """Any product of rungs, horizons and seeds whose FLOPs are within 15 % of the suggestion's."""
+    base = spec()
+
+    def cost(names: tuple[str, ...], horizons: Horizons, seeds: int) -> float:
+        ends = [candidates.ends_of(PRESETS[name], horizons) for name in names]
+        return seeds * sum(
+            candidates.training_flops(base, PRESETS[name], end, 300)
+            for name, end in zip(names, ends, strict=True)
+        )
+
+    rungs = [shape.name for shape in candidates.rungs(base, evidence)]
+    offers = [
+        (names, horizons, seeds)
+        for horizons in candidates.horizon_choices(base.horizons)
+        for count in (1, 2, 3)
+        for names in combinations(rungs, count)
+        for seeds in (1, 2, 3)
+        if abs(cost(names, horizons, seeds) / found.design.flops - 1.0) < 0.15
+    ]
+    names, horizons, seeds = offers[generator.integers(len(offers))]
+    return spec(ladder=list(names), horizons=horizons.model_dump(), seeds=list(range(2, 2 + seeds)))

@@ -16,7 +16,7 @@ from mixplan.documents import Calibration, Measurements
 from mixplan.documents.calibration_spec import CalibrationSpec, TaskGrid
 from mixplan.documents.plan import Plan
 from mixplan.documents.shapes import PRESETS
-from mixplan.errors import NoAnswer
+from mixplan.errors import InputError, NoAnswer
 from mixplan.laws import suggest_candidates as to_come
 from mixplan.laws.calibration import checked_evidence
 from mixplan.laws.candidates import time_exponent
@@ -140,6 +140,26 @@ def suggest(
         spent_flops=spent,
         censored=_censored(calibration, knowledge, design, everything, added, {cell.kind for cell in cells}),
     )
+
+
+def check(measurements: Measurements, spec: CalibrationSpec, plan: Plan | None) -> None:
+    """What `suggest` would refuse, before anything is fitted.
+
+    Raises:
+        InputError: as `suggest`, all problems at once.
+    """
+    table, problems = measurements.learning, []
+    kinds = sorted({(str(f), float(c)) for f, c in zip(table["family"], table["complexity"], strict=True)})
+    try:
+        to_come.measured_shapes(spec, table)
+    except InputError as error:
+        problems += error.problems
+    try:
+        plan_targets(plan, kinds) if plan else None
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(problems)
 
 
 def as_known(knowledge: Knowledge, evidence: Evidence, targets: list[Target], learned_skill: float) -> Known:
