@@ -46,14 +46,13 @@ def test_suggests_and_plan_prices_it(folder: Path) -> None:
     assert "not found from" not in done.stderr
     written = load(folder / "next.yaml", CalibrationSpec)
     assert min(written.seeds) >= 2
-    assert (
-        (folder / "next.yaml").read_text(encoding="utf-8").startswith("# Further runs for the ladder small")
-    )
+    assert (folder / "next.yaml").read_text(encoding="utf-8").startswith("# Further runs for the ladder")
     priced = mixplan("plan", folder / "next.yaml", "--json")
     assert priced.returncode == 0, priced.stderr
     assert {run["seed"] for run in json.loads(priced.stdout)["runs"]} == set(written.seeds)
 
 
+@pytest.mark.slow
 def test_with_a_plan_as_json(folder: Path) -> None:
     (folder / "plan.yaml").write_text(PLAN.replace("FAMILY", "comparison"), encoding="utf-8")
     options = [
@@ -73,6 +72,7 @@ def test_with_a_plan_as_json(folder: Path) -> None:
     assert said["calibration"] == load(folder / "next.yaml", CalibrationSpec).model_dump(mode="json")
 
 
+@pytest.mark.slow
 def test_paths_follow_the_specification(folder: Path) -> None:
     save(spec(ladder=["cpu_8k", "cpu_33k"]), folder / "calibration.yaml")
     (folder / "there").mkdir()

@@ -8,7 +8,7 @@ from suggesting import follow
 
 from mixplan.laws.forms import COMBINED, LOGISTIC
 
-REPETITIONS = 12
+REPETITIONS = 8
 
 
 @pytest.mark.slow

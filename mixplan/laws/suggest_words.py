@@ -101,11 +101,14 @@ def _rows(found: Suggestion) -> list[tuple[Any, FloatArray, FloatArray, FloatArr
 
 def _censored(one: Censored) -> str:
     never = one.status == "never learned"
-    which = "the new frequency" if one.new else f"its {'highest' if never else 'lowest'} frequency,"
+    which = f"the new frequency {one.frequency:g}"
+    if not one.new:
+        which = f"its {'highest' if never else 'lowest'} frequency, {one.frequency:g},"
+    at = f"at {one.threshold:.2g}" if one.threshold <= 1.0 else "above 1, more than every token"
     said = (
-        f"{one.kind[0]} of complexity {one.kind[1]:g} was {one.status}: {which} {one.frequency:g} on "
+        f"{one.kind[0]} of complexity {one.kind[1]:g} was {one.status}: {which} on "
         f"{one.rung} after {number(one.tokens)} tokens is expected to show skill {one.expected_skill:.2f}, "
-        f"the threshold there to lie at {_frequency(one.threshold)}"
+        f"the threshold there to lie {at}"
     )
     if never == (one.threshold > one.frequency):
         said += "; so it stays censored, unless the law is wrong: " + (
@@ -119,7 +122,7 @@ def _censored(one: Censored) -> str:
 
 
 def _factor(half_width: float) -> str:
-    return f"×{np.exp(half_width):.3g}"
+    return f"×{number(float(np.exp(half_width)))}"
 
 
 def _frequency(value: float) -> str:
