@@ -269,6 +269,21 @@ def test_losses_that_no_such_law_fits_are_said_to_be(loss: Any, reason: str) -> 
     assert np.isfinite(law.values).all() and np.isfinite(law.draws).all()
 
 
+@pytest.mark.parametrize("last", [0.30, 0.20, 0.05])
+def test_losses_that_fall_faster_than_a_power_of_size_keep_a_floor_above_zero(last: float) -> None:
+    """Straight in ln N, they would pull E below 0, where there is no density to start from."""
+    sizes, lengths = np.array([2.0, 3.0, 4.0, 6.0, 8.0]), np.array([2e4, 5e4, 1e5, 4e5])
+    size, tokens = (axis.ravel() for axis in np.meshgrid(np.repeat(sizes, 2), lengths, indexing="ij"))
+    fallen = np.log(size / 2.0) / np.log(4.0)
+    loss = 0.6 - (0.6 - last) * fallen + 0.4 * np.exp(-tokens / 1e4)
+    run = np.repeat(np.arange(10), len(lengths))
+    law = law_of(LossRows(run, size, tokens, loss, np.ones(len(run), dtype=bool), np.ones(len(run)), np.inf))
+    floor = law.parameters.index("E")
+    assert all(0.0 < draw[floor] < 0.6 for draw in [law.values, *law.draws])
+    found = lm_loss.forecast(law, np.array([8.0, 16.0]), 4e5)
+    assert np.all(found.run_low > 0.0) and found.run_low[0] < last < found.run_high[0]
+
+
 def test_a_share_of_nothing_and_an_older_law_are_refused() -> None:
     law = law_of(loss_ladder(np.random.default_rng(0)), draws=20)
     with pytest.raises(InputError, match="common_share must lie above 0 and at most at 1, not at 0"):

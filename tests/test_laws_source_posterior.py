@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 from recovery_of_sources import TRUTHS, Noise, simulate
 
-from mixplan.laws import posterior
+from mixplan.laws import importance, posterior
 from mixplan.laws.nested_noise import Levels
 from mixplan.laws.source_forms import (
     FORMS,
@@ -59,6 +59,22 @@ def test_chains_have_the_mean_and_covariance_of_their_density() -> None:
     found = posterior.sample(lambda z: np.atleast_1d(normal.logpdf(z)), at, 2000, np.random.default_rng(0))
     np.testing.assert_allclose(found.mean(axis=0), mean, atol=0.1)
     np.testing.assert_allclose(np.cov(found.T), covariance, atol=0.12)
+
+
+def test_a_density_that_ends_beside_its_mode_still_has_a_curvature() -> None:
+    def cut(z: np.ndarray) -> np.ndarray:
+        inside = z[:, 0] < 1e-3
+        return np.where(inside, -0.5 * (z[:, 0] ** 2 + 25.0 * z[:, 1] ** 2), -np.inf)
+
+    covariance = posterior.curvature(cut, np.zeros(2))
+    assert covariance[1, 1] == pytest.approx(1 / 25, rel=1e-4)
+    assert covariance[0, 0] == pytest.approx(1.0) and covariance[0, 1] == pytest.approx(0.0, abs=1e-9)
+    found = importance.sample(cut, np.zeros(2), 400, np.random.default_rng(0))
+    assert found[:, 0].max() < 1e-3
+    # Half a normal: its mean is −√(2/π).
+    assert found[:, 0].mean() == pytest.approx(-np.sqrt(2 / np.pi), abs=0.1)
+    with pytest.raises(ValueError, match="no density"):
+        posterior.curvature(cut, np.ones(2))
 
 
 @each_form

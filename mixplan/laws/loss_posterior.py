@@ -47,6 +47,9 @@ OUTLYING = 6.0
 """Robust standard deviations from which a row is left out: another unit, another text, a diverged run."""
 MOST_OUTLYING = 0.2
 """Share of rows up to which they are left out; if more lie apart, none is right and all are scatter."""
+LEAST_START, ODDS_SCALE = 0.1, 0.3
+"""Of the robust search: E ÷ loss where it begins, if a line through the losses leaves less, and about how far
+it should step in ln(E ÷ the other terms)."""
 ROUNDING = 1e-4
 """Relative error that every loss has: without it, losses on a curve would make a density without bounds."""
 MISFIT = 0.01
@@ -220,24 +223,29 @@ class LossPosterior:
         extra = [0.0] * self.with_offset + [R_STAR_PRIOR[0]] * self.with_repeats
         noises = [NOISE_PRIOR[0]] * len(NOISES)
 
-        def misfit(y: FloatArray) -> FloatArray:
-            whole = np.concatenate([y, noises])[None, :]
-            off = np.nan_to_num((self._log_loss - self._fitted(whole[:, : len(y)])[0]) / MISFIT, nan=1e3)
-            e, a, _, b, _ = self._terms(whole)
-            odds = float(np.log(max(e[0], 1e-9)) - np.log(a[0] + b[0]))
+        def coordinates(z: FloatArray) -> FloatArray:
+            """y from ln(E ÷ the other terms) and the rest of y: in y itself the search could leave E > 0."""
+            terms = np.logaddexp(z[1] - z[3], z[2] - z[4])
+            return np.concatenate([[terms + np.logaddexp(0.0, z[0])], z[1:]])
+
+        def misfit(z: FloatArray) -> FloatArray:
+            whole = np.concatenate([coordinates(z), noises])[None, :]
+            off = np.nan_to_num((self._log_loss - self._fitted(whole[:, : len(z)])[0]) / MISFIT, nan=1e3)
             usual = np.log(0.1) + self._median
-            prior = [(odds - ODDS_PRIOR[0]) / ODDS_PRIOR[1]]
-            prior += [(float(np.log(term[0])) - usual) / TERM_PRIOR for term in (a, b)]
+            prior = [(z[0] - ODDS_PRIOR[0]) / ODDS_PRIOR[1]]
+            prior += [(z[at] - z[at + 2] - usual) / TERM_PRIOR for at in (1, 2)]
             prior += [(whole[0, at] - mean) / spread for at, (mean, spread) in self._normals()[:-2]]
             return np.concatenate([off, prior])
 
-        starts = [
-            np.array([np.log(level), *slopes, np.log(alpha), np.log(beta), *extra])
-            for alpha, beta in ((0.2, 0.5), (0.5, 0.2))
-        ]  # fmt: skip
         scale = self._scales()[: -len(NOISES)]
-        found = [least_squares(misfit, start, loss="huber", x_scale=scale, max_nfev=200) for start in starts]
-        return np.asarray(min(found, key=lambda one: one.cost).x, dtype=float)
+        scale[0] = ODDS_SCALE
+        found = []
+        for alpha, beta in ((0.2, 0.5), (0.5, 0.2)):
+            terms = float((np.exp(slopes) / [alpha, beta]).sum())
+            odds = np.log(max(level - terms, LEAST_START * level) / terms)
+            start = np.array([odds, *slopes, np.log(alpha), np.log(beta), *extra])
+            found.append(least_squares(misfit, start, loss="huber", x_scale=scale, max_nfev=200))
+        return coordinates(np.asarray(min(found, key=lambda one: one.cost).x, dtype=float))
 
 
 def effective_tokens(

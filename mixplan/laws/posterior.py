@@ -46,16 +46,25 @@ def mode(density: Density, starts: Sequence[FloatArray]) -> FloatArray:
 def curvature(density: Density, at: FloatArray) -> FloatArray:
     """Covariance of the normal density that is as curved as this one at its mode, shape (P, P).
 
-    Directions in which the density is flat or convex get a standard deviation of 1, about that of a prior.
+    Directions in which the density is flat or convex, or ends within a step, get a standard deviation of 1,
+    about that of a prior.
+
+    Raises:
+        ValueError: there is no density at the mode.
     """
+    if not np.isfinite(density(at[None, :])[0]):
+        raise ValueError("there is no density at the point that was given as its mode")
     step = 30 * STEP
     corners = _around(at, step)
     size = len(at)
     moved = np.vstack([_around(corner) for corner in corners])
     values = density(moved).reshape(2 * size, 2, size)
-    gradient = (values[:, 0] - values[:, 1]) / (2 * STEP)  # (2P, P)
-    hessian = (gradient[:size] - gradient[size:]) / (2 * step)
-    eigen, axes = np.linalg.eigh(-(hessian + hessian.T) / 2)
+    with np.errstate(invalid="ignore"):  # -inf less -inf, where the density ends
+        gradient = (values[:, 0] - values[:, 1]) / (2 * STEP)  # (2P, P)
+        hessian = (gradient[:size] - gradient[size:]) / (2 * step)
+        hessian = hessian + hessian.T
+    hessian = np.where(np.isfinite(hessian), hessian, 0.0)
+    eigen, axes = np.linalg.eigh(-hessian / 2)
     return np.asarray((axes / np.maximum(eigen, 1.0)) @ axes.T)
 
 
