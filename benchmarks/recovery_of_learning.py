@@ -15,7 +15,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import expit
 from scipy.stats import beta as beta_distribution
 from scipy.stats import norm
 
@@ -24,7 +24,7 @@ from mixplan.documents.calibration import FittedLaw
 from mixplan.laws import learning
 from mixplan.laws.beta_noise import BELOW, UNIT_WIDTH, interval, to_unit
 from mixplan.laws.bootstrap import interval_90
-from mixplan.laws.evidence import Evidence, FloatArray, collect_evidence
+from mixplan.laws.evidence import Evidence, FloatArray, IntArray, collect_evidence
 from mixplan.laws.forms import FORMS, FREQUENCY_SLOPE, Form
 from mixplan.laws.protocol import Cells
 from mixplan.laws.surface import Surface
@@ -39,7 +39,7 @@ class Noise(NamedTuple):
     precision: float
     """Of a cell's skill about its run's mean."""
     run: float
-    """Standard deviation between runs, in log-odds."""
+    """Standard deviation between runs, of η."""
     task: float
     """The same between tasks of one kind."""
 
@@ -52,7 +52,7 @@ HORIZONS = np.array([1e6, 2e6, 4e6, 8e6])
 SEEDS = 2
 LADDER = "5 sizes × 2 seeds × 4 horizons, 3 families of 3, 2, 1 kinds × 4 frequencies"
 BEFORE_END, LAG = 0.9, 0.5
-"""Every horizon has a checkpoint at this share of it, and there the log-odds lag behind by so much."""
+"""Every horizon has a checkpoint at this share of it, and there η lags behind by so much."""
 CORRELATION = 0.5
 """Of the checkpoints of one cell in one run, in normal quantiles."""
 CENTRES = np.array([
@@ -82,11 +82,15 @@ class Truth:
         own = zip(self.form.parameters, self.families[family], strict=True)
         return np.array([parameter.shown(value) for parameter, value in own])
 
-    def odds(self, kind: int, log_axes: FloatArray) -> FloatArray:
-        """Log-odds below the ceiling of finished runs; log_axes has shape (m, 3), the answer (m,)."""
+    def eta(self, kind: int, log_axes: FloatArray) -> FloatArray:
+        """η less the difficulty, of finished runs; log_axes has shape (m, 3), the answer (m,)."""
         f, n, t = (log_axes - CENTRES).T
         eta = self.form.eta(self.shown(KINDS[kind][0])[:, None], f, n, t)
         return np.asarray(eta - self.difficulty[kind], dtype=np.float64)
+
+    def skill(self, kind: int | IntArray, eta: FloatArray) -> FloatArray:
+        """Mean skill at η less the difficulty, any one shape."""
+        return np.asarray(self.ceiling[kind] * self.form.link.share(eta), dtype=np.float64)
 
 
 def draw_truth(form: Form, generator: np.random.Generator) -> Truth:
@@ -109,15 +113,15 @@ def simulate(truth: Truth, noise: Noise, generator: np.random.Generator) -> Evid
     decayed = np.tile([0.0, 1.0], len(cells) * len(HORIZONS))
     tokens = HORIZONS[horizon] * np.where(decayed == 1, 1.0, BEFORE_END)
     log_axes = np.log(np.column_stack([FREQUENCIES[frequency], SIZES[size], tokens]))
-    odds = np.empty(len(log_axes))
+    eta = np.empty(len(log_axes))
     for index in range(len(KINDS)):
-        odds[kind == index] = truth.odds(index, log_axes[kind == index])
+        eta[kind == index] = truth.eta(index, log_axes[kind == index])
     task_effect = generator.normal(0.0, noise.task, size=(len(KINDS), len(FREQUENCIES)))
     run_effect = generator.normal(0.0, noise.run, size=(len(SIZES), SEEDS))
-    odds += task_effect[kind, frequency] + run_effect[size, seed] - LAG * (1.0 - decayed)
+    eta += task_effect[kind, frequency] + run_effect[size, seed] - LAG * (1.0 - decayed)
     shared = np.repeat(generator.normal(size=len(cells)), 2 * len(HORIZONS))
-    quantile = np.sqrt(CORRELATION) * shared + np.sqrt(1.0 - CORRELATION) * generator.normal(size=len(odds))
-    skill = scattered(truth.ceiling[kind] * expit(odds), noise.precision, norm.cdf(quantile))
+    quantile = np.sqrt(CORRELATION) * shared + np.sqrt(1.0 - CORRELATION) * generator.normal(size=len(eta))
+    skill = scattered(truth.skill(kind, eta), noise.precision, norm.cdf(quantile))
     return collect_evidence(
         Table({
             "run_id": np.array([f"{SIZES[n]:g}-{s}" for n, s in zip(size, seed, strict=True)], dtype=object),
@@ -149,7 +153,7 @@ def scattered(mean: FloatArray, precision: float, level: FloatArray) -> FloatArr
 def recovered(repetitions: int, draws: int) -> Iterator[tuple[str, str, str, list[Trials]]]:
     """By configuration: truth, noise and ladder in words, and what each repetition found."""
     for number, (form, noise) in enumerate(product(FORMS.values(), NOISES)):
-        said = f"precision {noise.precision:g}, runs {noise.run:g} and tasks {noise.task:g} of log-odds"
+        said = f"precision {noise.precision:g}, runs {noise.run:g} and tasks {noise.task:g} of η"
         found = [
             repetition(form, noise, draws, np.random.default_rng([number, index]))
             for index in range(repetitions)
@@ -194,16 +198,15 @@ def _predictions(law: FittedLaw, truth: Truth, noise: Noise, generator: np.rando
     found: Trials = {}
     surface = Surface(law)
     for kind, log_axes in every:
-        odds = float(truth.odds(kind, log_axes[None])[0])
-        mean = truth.ceiling[kind] * expit(odds)
+        eta = truth.eta(kind, log_axes[None])
+        mean = float(truth.skill(kind, eta)[0])
         if not 0.1 <= mean <= 0.9:
             continue
         cells = Cells([KINDS[kind][0]], np.array([KINDS[kind][1]]), log_axes[None])
         drawn = surface.mean(cells)[0]
-        found["mean skill"] = (drawn.mean(), *interval_90(drawn), float(mean))
-        another = odds + generator.normal(0.0, np.hypot(noise.run, noise.task))
-        of_run = truth.ceiling[kind] * expit(another)
-        skill = scattered(np.array([of_run]), noise.precision, generator.uniform(size=1))
+        found["mean skill"] = (drawn.mean(), *interval_90(drawn), mean)
+        another = eta + generator.normal(0.0, np.hypot(noise.run, noise.task))
+        skill = scattered(truth.skill(kind, another), noise.precision, generator.uniform(size=1))
         run = surface.new_run(cells)
         low, high = interval(run.mean, run.precision)
         found["skill of a new run"] = (
@@ -217,7 +220,7 @@ def _predictions(law: FittedLaw, truth: Truth, noise: Noise, generator: np.rando
     for kind, log_axes in every:
         if truth.ceiling[kind] <= SKILL:
             continue
-        wanted = logit(SKILL / truth.ceiling[kind]) - truth.odds(kind, log_axes[None])[0]
+        wanted = truth.form.link.inverse(SKILL / truth.ceiling[kind]) - truth.eta(kind, log_axes[None])[0]
         crossing = log_axes[0] + wanted / truth.shown(KINDS[kind][0])[slope]
         if not np.log(FREQUENCIES[0]) <= crossing <= np.log(FREQUENCIES[-1]):
             continue

@@ -189,8 +189,8 @@ def test_tables_show_what_the_document_says(calibration: Calibration) -> None:
     ]  # fmt: skip
     slopes = {row[0]: row[1:] for row in shown["Learning law"].rows}
     law = calibration.learning
-    assert slopes["log_tokens"][0] == law.values[law.parameters.index("log_tokens")]
-    assert slopes["log_tokens"][1] <= slopes["log_tokens"][0] <= slopes["log_tokens"][2]
+    assert slopes["tokens_slope"][0] == law.values[law.parameters.index("tokens_slope")]
+    assert slopes["tokens_slope"][1] <= slopes["tokens_slope"][0] <= slopes["tokens_slope"][2]
     for table in shown.values():
         assert all(len(row) == len(table.columns) for row in table.rows)
 

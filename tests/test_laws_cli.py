@@ -105,7 +105,7 @@ def test_fit_json_is_for_programs(ladder: Path, tmp_path: Path) -> None:
         "fit", ladder, "-o", tmp_path / "a.json", "--draws", 30, "--json", "--learned-skill", 0.7
     )
     found = json.loads(result.stdout)
-    assert found["learned_skill"] == 0.7 and found["learning"]["law"] == "logistic"
+    assert found["learned_skill"] == 0.7 and found["learning"]["law"] == "combined"
     assert load(tmp_path / "a.json", Calibration).learned_skill == 0.7
 
 

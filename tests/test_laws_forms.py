@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixplan.laws.forms import ACCUMULATOR, COMBINED, FORMS, LOGISTIC, THRESHOLD, Form, log_sum
+from mixplan.laws.forms import (
+    ACCUMULATOR,
+    COMBINED,
+    FORMS,
+    LOG_LOG,
+    LOGISTIC,
+    LOGIT,
+    THRESHOLD,
+    Form,
+    Link,
+    log_sum,
+)
 
 FAR = 60.0
 """e^60 times the middle of the ladder: as good as without end."""
@@ -156,6 +167,20 @@ def test_shown_and_searched_are_inverse(form: Form) -> None:
         value = np.array([-1.3, 0.2, 2.0])
         assert np.allclose(parameter.searched(parameter.shown(value)), value)
         assert not parameter.positive or (parameter.shown(value) > 0).all()
+
+
+@pytest.mark.parametrize("link", [LOGIT, LOG_LOG], ids=["logit", "log-log"])
+@given(at=st.floats(-30.0, 30.0), more=step)
+@settings(max_examples=60, deadline=None)
+def test_links_rise_from_nothing_to_all_with_the_slope_they_state(link: Link, at: float, more: float) -> None:
+    eta_ = np.array([at, at + more])
+    share = link.share(eta_)
+    assert (share >= 0).all() and (share <= 1).all() and share[1] >= share[0]
+    slope = (link.share(eta_ + 1e-5) - link.share(eta_ - 1e-5)) / 2e-5
+    assert np.allclose(link.slope(eta_), slope, atol=1e-8, rtol=1e-4)
+    if 1e-6 < share[0] < 1 - 1e-6:
+        assert link.inverse(share[:1])[0] == pytest.approx(at, abs=1e-4)
+    assert link.share(np.array(-700.0)) < 1e-12 and link.share(np.array(700.0)) == 1.0
 
 
 def test_every_form_says_where_it_comes_from() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from mixplan.documents.measurements import TEXT_COLUMNS, check_table
 from mixplan.documents.table import from_rows
-from mixplan.laws.backtest import backtest
+from mixplan.laws.backtest import DEFAULT, backtest
+from mixplan.laws.baselines import Copy
 from mixplan.laws.evidence import Evidence, collect_evidence
 
 SIZES = (8_336, 33_056, 131_648)
@@ -50,16 +51,22 @@ def ladder() -> Evidence:
 
 
 def test_two_runs_forecast_the_third_better_than_copying(ladder: Evidence) -> None:
-    found = backtest(ladder, 0.8, 100, 0)
-    law, copy = found.scores
-    assert found.verdict.startswith("the law beats copying")
-    assert law.brier < 0.6 * copy.brier and law.skill_brier < 0.4 * copy.skill_brier
+    found = backtest(ladder, 0.8, 100, 0).backtest
+    scores = {score.forecast: score for score in found.scores}
+    law, copy, logistic = scores[DEFAULT], scores[Copy.name], scores["logistic"]
+    # Learned where the copied cell was: the copy that is scored knows how far off copying was before.
+    sure = np.mean([(c.copied is not None and c.copied >= 0.8) != (c.observed >= 0.8) for c in found.cells])
+    assert logistic.brier < 0.6 * sure and logistic.skill_brier < 0.4 * copy.skill_brier
+    # Two runs cannot tell the forms of the default apart from what it knew before: it gains less.
+    assert law.brier < 0.7 * sure and law.skill_brier < 0.7 * copy.skill_brier
+    assert law.log_score is not None and copy.log_score is not None and law.log_score > copy.log_score + 0.5
     assert law.auroc is not None and law.auroc > 0.85
     assert law.coverage_90 is not None and law.coverage_90 >= 0.85
 
 
 def test_forecast_is_monotone_over_the_measured_cells(ladder: Evidence) -> None:
+    every = backtest(ladder, 0.8, 50, 0).backtest.cells
     for kind in ACCURACY:
-        cells = [c for c in backtest(ladder, 0.8, 50, 0).cells if (c.family, c.complexity) == kind]
+        cells = [c for c in every if (c.family, c.complexity) == kind]
         by_frequency = [c.predicted for c in sorted(cells, key=lambda c: c.frequency)]
         assert np.all(np.diff(by_frequency) >= 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 from simulate import LADDER, simulate_measurements
@@ -131,7 +133,7 @@ def test_crossings_are_those_of_the_measured_cells(rolled: list[Fold]) -> None:
     assert again == [one.threshold_frequency for one in fold.crossed]
 
 
-class _Known(FittedLearning):
+class _Known:
     """A fitted candidate whose draws have these threshold frequencies."""
 
     def __init__(self, *draws: float) -> None:
@@ -141,13 +143,17 @@ class _Known(FittedLearning):
         return np.log(np.tile(self.draws, (len(cells), 1)))
 
 
+def known(*draws: float) -> FittedLearning:
+    return cast(FittedLearning, _Known(*draws))
+
+
 def test_predicted_crossing_is_the_middle_draw_up_to_ten_times_beyond_the_measured_frequencies() -> None:
     at = Crossing("a", 2.0, 1e5, 3e6, np.array([1e-4, 1e-3, 1e-2]), 1e-3)
     for where in (1e-3, 5e-2, 2e-5):
-        assert predicted_crossing(_Known(where), at, 0.8) == pytest.approx(where)
-    assert predicted_crossing(_Known(1e-4, 3e-3, np.inf), at, 0.8) == pytest.approx(3e-3)
+        assert predicted_crossing(known(where), at, 0.8) == pytest.approx(where)
+    assert predicted_crossing(known(1e-4, 3e-3, np.inf), at, 0.8) == pytest.approx(3e-3)
     for beyond in (0.5, 1e-6, np.inf, np.nan):
-        assert predicted_crossing(_Known(beyond), at, 0.8) is None
+        assert predicted_crossing(known(beyond), at, 0.8) is None
 
 
 def test_predicted_crossings_are_those_of_the_mean_curve(rolled: list[Fold]) -> None:
