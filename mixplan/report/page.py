@@ -29,6 +29,7 @@ from mixplan.report.figures import (
     protocols,
     retention,
     skills,
+    sources,
     testbed,
     verification,
 )
@@ -86,8 +87,8 @@ def _ladder(measured: Measurements, threshold: float) -> Ladder | None:
     common = common_rows(measured.learning)
     if common is None or not ended(common).any():
         return None
-    sources = frozenset(map(str, measured.sources["source"])) if measured.sources is not None else frozenset()
-    return ladder_of(common, threshold, sources)
+    own = frozenset(map(str, measured.sources["source"])) if measured.sources is not None else frozenset()
+    return ladder_of(common, threshold, own)
 
 
 def _figures(
@@ -112,6 +113,8 @@ def _figures(
             )
             if rows is not None
         ]
+    if measured and measured.sources is not None:
+        found.append(sources.figure(measured.sources, sizes, calibration))
     if calibration and calibration.backtest:
         found.append(backtest.figure(calibration.backtest, calibration.weights))
     if inputs.recipe:
