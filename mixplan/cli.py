@@ -185,13 +185,16 @@ def collect(
 
 # --- laws: fit, predict, backtest ---
 
-TablesPath = Annotated[Path, typer.Argument(help="Measurements folder, learning table, or ref:NAME.")]
+TablesPath = Annotated[
+    list[Path],
+    typer.Argument(help="Measurements folder, learning table, or ref:NAME; several are put together."),
+]
 LearnedSkill = Annotated[
     float | None,
     typer.Option(help="Skill from which a cell counts as learned. Default: the calibration's, else 0.8."),
 ]
-Draws = Annotated[int, typer.Option(help="Bootstrap draws over runs, for the intervals.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
+Draws = Annotated[int, typer.Option(help="Draws of the laws' parameters, for the intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the draws.")]
 
 
 @app.command()
@@ -254,14 +257,14 @@ def backtest(
     seed: Seed = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Leave out the largest rung, predict it from the rest, and score that against copying."""
+    """Leave out rung after rung, predict it from the smaller ones, and score that against copying."""
     from mixplan import console
-    from mixplan.documents import read_measurements
+    from mixplan.documents.merging import read_together
     from mixplan.laws.backtest import backtest as run_backtest
     from mixplan.laws.calibration import checked_evidence, table_warnings
     from mixplan.laws.tables import backtest_tables, default_said
 
-    tables = read_measurements(console.resolved(measurements))
+    tables = read_together([console.resolved(path) for path in measurements])
     threshold = tables.learned_skill if learned_skill is None else learned_skill
     evidence = checked_evidence(tables, threshold, draws)
     tested = run_backtest(evidence, threshold, draws, seed, tables.retention)

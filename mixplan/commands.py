@@ -55,7 +55,7 @@ def train(document: CalibrationSpec, base: Path, out: Path, slots: int | None, f
 
 
 def fit(
-    measurements: Path,
+    measurements: list[Path],
     out: Path,
     learned_skill: float | None,
     draws: int,
@@ -65,13 +65,14 @@ def fit(
     next_runs: NextRuns,
 ) -> None:
     """`fit`: fit the laws, save them, show them; suggest further runs where that is asked for."""
-    from mixplan.documents import read_measurements, save
+    from mixplan.documents import save
     from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.documents.merging import read_together
     from mixplan.laws.calibration import check_output, fit_calibration
     from mixplan.laws.tables import calibration_summary, calibration_tables, default_said
 
     refuse_overwrite(check_output(out), "fit", force)
-    tables = read_measurements(console.resolved(measurements))
+    tables = read_together([console.resolved(path) for path in measurements])
     wanted = _wanted(next_runs, tables, force)
     threshold = tables.learned_skill if learned_skill is None else learned_skill
     found = fit_calibration(tables, learned_skill=threshold, draws=draws, seed=seed)

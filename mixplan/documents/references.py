@@ -116,9 +116,11 @@ def reference_in(provenance: Mapping[str, Any]) -> Reference | None:
 
 
 def reference_warnings(provenance: Mapping[str, Any]) -> list[str]:
-    """The warning of the reference behind a document; empty if there is none."""
-    found = reference_in(provenance)
-    return [] if found is None else [warning(found)]
+    """The warnings of the references behind a document; empty if there are none."""
+    measured = provenance.get("measurements")
+    further = (measured if isinstance(measured, Mapping) else provenance).get("further", [])
+    behind = [provenance, *(one for one in further if isinstance(one, Mapping))]
+    return [warning(found) for one in behind if (found := reference_in(one)) is not None]
 
 
 def _home() -> Path:
