@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -103,11 +104,21 @@ def test_the_laws_and_the_report_run_on_it(tmp_path: Path) -> None:
     from mixplan.laws.predict import LawForecast
     from mixplan.report import find_inputs, write_report
 
-    ran("run", "--steps", "150", "--only", "sweep", "--only", "gaps", "-o", str(tmp_path))
+    parts = ("--only", "sweep", "--only", "gaps", "--widths", "4,12,24,48")
+    ran("run", "--steps", "150", *parts, "-o", str(tmp_path))
     tables = read_measurements(tmp_path / "measurements")
     calibration = fit_calibration(tables, learned_skill=tables.learned_skill, draws=20, seed=0)
     assert calibration.backtest is not None and calibration.learned_skill == 0.5
-    slopes = dict(zip(calibration.learning.parameters, calibration.learning.values, strict=True))
-    assert slopes["log_block_params"] > 0.5 and slopes["log_frequency"] > 0.5
-    write_report(find_inputs(tmp_path), LawForecast(calibration), tmp_path / "page.html")
+    assert calibration.retention is not None and calibration.interference is not None
+    assert calibration.lm_loss is not None
+    forecast = LawForecast(calibration)
+    complexity = min(forecast.families()["linear_regression"])
+    tokens = tables.learning["tokens"].max()
+    cells = [(48.0, 0.3), (48.0, 0.03), (4.0, 0.3), (4.0, 0.03)]
+    widths, frequencies = np.array(cells).T
+    names = ["linear_regression"] * len(cells)
+    skill = forecast.skill(names, np.full(4, complexity), widths, np.full(4, tokens), frequencies).skill
+    # The frequent task is learned by all of these widths, the rare one by wide students only.
+    assert skill[0] > 0.8 and skill[0] > skill[1] > skill[3] + 0.2 and skill[2] > skill[3] + 0.2
+    write_report(find_inputs(tmp_path), forecast, tmp_path / "page.html")
     assert "width_48" in (tmp_path / "page.html").read_text(encoding="utf-8")
