@@ -12,16 +12,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 from testbed_forecast import Forecast, Task, narrow, sweep_of, trained, widths_said
 
-from mixplan.documents import Calibration, Measurements, Table
+from mixplan.documents import Measurements, Table
 from mixplan.documents.calibration import FittedLaw, Range
 from mixplan.errors import InputError
+from mixplan.laws.surface import Surface
 
 FREQUENCY, SIZE, TOKENS, DIFFICULTY = 2.0, 1.6, 0.5, -3.0
 LAST = 5e5
 CENTRES = {"frequency": np.log(0.03), "block_params": np.log(10.0), "tokens": np.log(LAST)}
 
 
-def logistic() -> Calibration:
+def logistic() -> Surface:
     """A law whose widths are known: no ceiling, no draws."""
     slopes = {"frequency_slope": FREQUENCY, "size_slope": SIZE, "tokens_slope": TOKENS}
     values = {
@@ -35,17 +36,18 @@ def logistic() -> Calibration:
         "precision[linear_regression]": 20.0,
     }
     spans = {"frequency": (0.01, 0.3), "block_params": (2.0, 8.0), "tokens": (1e4, LAST)}
-    law = FittedLaw(
-        law="logistic",
-        formula="",
-        parameters=list(values),
-        values=list(values.values()),
-        ranges={axis: Range(low=low, high=high) for axis, (low, high) in spans.items()},
-        settings={f"centre_log_{axis}": float(centre) for axis, centre in CENTRES.items()},
-        rows=1,
-        runs=1,
+    return Surface(
+        FittedLaw(
+            law="logistic",
+            formula="",
+            parameters=list(values),
+            values=list(values.values()),
+            ranges={axis: Range(low=low, high=high) for axis, (low, high) in spans.items()},
+            settings={f"centre_log_{axis}": float(centre) for axis, centre in CENTRES.items()},
+            rows=1,
+            runs=1,
+        )
     )
-    return Calibration(learning=law, weights={"logistic": 1.0})
 
 
 def students() -> Measurements:
@@ -61,7 +63,7 @@ def students() -> Measurements:
 
 
 def test_width_and_exponent_are_those_of_the_law() -> None:
-    forecast = Forecast(logistic(), LAST)
+    forecast = Forecast([(logistic(), 1.0)], LAST)
     grid = np.geomspace(0.5, 500.0, 2000)
     for frequency in (0.03, 0.02):
         # Log-odds 0: frequency_slope·ln f + size_slope·ln N = difficulty, about the centres.
