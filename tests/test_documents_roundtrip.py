@@ -67,7 +67,7 @@ SPECS = st.fixed_dictionaries(
                 {
                     "family": st.sampled_from(["comparison", "modular_addition"]),
                     "complexities": st.lists(st.integers(3, 10**6), min_size=1, max_size=3, unique=True),
-                    "frequencies": st.lists(POSITIVE, min_size=1, max_size=3, unique=True),
+                    "frequencies": st.lists(POSITIVE, min_size=1, max_size=3, unique_by="{:.6g}".format),
                 }
             ),
             min_size=1,

@@ -84,9 +84,10 @@ def test_wins_asks_for_more_than_one_standard_error_between_blocks() -> None:
     gain = np.tile([1.0, -1.0], 50)  # standard error of the mean of 100 blocks of one: 0.1
     assert wins(gain + 0.11, other, block) and not wins(gain + 0.09, other, block)
     assert not wins(other, other, block) and not wins(gain - 0.5, other, block)
-    # Ten cells of one block say no more than one does: the standard error is that of 10 blocks, 0.316.
+    # Ten cells of one block say no more than one does: the standard error is that of 10 blocks, 0.333.
     tens, alike = np.repeat(np.arange(10), 10), np.repeat(np.tile([1.0, -1.0], 5), 10)
-    assert wins(alike + 0.32, other, tens) and not wins(alike + 0.31, other, tens)
+    assert wins(alike + 0.34, other, tens) and not wins(alike + 0.33, other, tens)
+    assert not wins(alike + 5.0, other, np.zeros(100, dtype=np.int64))  # one block has no spread to judge by
 
 
 def test_ties_go_to_the_combined_law() -> None:

@@ -18,7 +18,7 @@ from mixplan.documents.forecast import Forecast, SkillForecast
 from mixplan.errors import InputError
 from mixplan.laws import learning
 from mixplan.laws.calibration import fit_calibration
-from mixplan.laws.evidence import collect_evidence, coverage
+from mixplan.laws.evidence import AXES, collect_evidence, coverage
 from mixplan.laws.forms import COMBINED, FORMS, Form
 from mixplan.laws.predict import LawForecast
 from mixplan.laws.protocol import Cells, Scattered, mixed
@@ -170,10 +170,6 @@ def test_intervals_contain_each_other_and_probabilities_are_probabilities_anywhe
     assert 0.0 <= found.p_learned[0] <= 1.0
 
 
-LEVELS_OFF = {"capacity threshold": (1, 2), "retention accumulator": (2,), "combined": (2,)}
-"""Axes along which a form ends in a limit, so that what is open beyond it is the limit, however far."""
-
-
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_draws_spread_with_the_distance_beyond_the_range(name: str, axis: int) -> None:
@@ -195,7 +191,8 @@ def test_draws_spread_with_the_distance_beyond_the_range(name: str, axis: int) -
         widths.append(np.subtract(*np.quantile(drawn, [0.95, 0.05])))
     # At the edge of a range two lines may cross: from there on nothing may narrow much.
     assert min(widths) > 0.9 * widths[0], widths
-    if axis not in LEVELS_OFF.get(name, ()):
+    assert widths[-1] > max(widths[0], widths[2]), widths
+    if AXES[axis] not in FORMS[name].levels_off:
         assert (np.diff(widths) > 0).all() and widths[-1] > 1.4 * widths[0], widths
 
 

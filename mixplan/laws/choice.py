@@ -76,10 +76,13 @@ def wins(one: FloatArray, other: FloatArray, block: IntArray) -> bool:
     Cells of one block (a task kind in one fold) share what a law gets wrong: blocks are the sample.
     """
     count = np.bincount(block)
+    blocks = len(count)
+    if blocks < 2:
+        return False
     gain = np.bincount(block, one - other) / count
     mean = float(gain @ count / count.sum())
-    error = np.sqrt((count**2 * (gain - mean) ** 2).sum()) / count.sum()
-    return mean > error
+    spread = (count**2 * (gain - mean) ** 2).sum() * blocks / (blocks - 1)
+    return mean > float(np.sqrt(spread)) / count.sum()
 
 
 def _blocks(folds: list[Fold]) -> IntArray:

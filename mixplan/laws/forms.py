@@ -97,6 +97,8 @@ class Form:
     formula: str
     source: str
     parameters: tuple[Parameter, ...]
+    levels_off: tuple[str, ...]
+    """Axes along which η comes to an end."""
     eta: Callable[[Array, Array, Array, Array], Array]
     """η from ψ as shown, shape (p, …), and ln f, ln N, ln T, centred; broadcast shape."""
 
@@ -159,6 +161,7 @@ LOGISTIC = Form(
     "η = frequency_slope·ln f + size_slope·ln N + tokens_slope·ln T",
     "fractional logit; threshold in frequency, complexity and size after arXiv 2605.29548",
     (_frequency_slope(), Parameter(SIZE_SLOPE, True, -0.7, 0.8, 0.5), _tokens_slope()),
+    (),
     _logistic,
 )
 THRESHOLD = Form(
@@ -172,6 +175,7 @@ THRESHOLD = Form(
         Parameter(ALPHA, True, float(np.log(0.3)), 0.6, 0.3),
         Parameter(LOG_BALANCE, False, 0.0, 2.0, 1.0),
     ),
+    ("block_params", "tokens"),
     _threshold,
 )
 ACCUMULATOR = Form(
@@ -181,6 +185,7 @@ ACCUMULATOR = Form(
     "time_constant_exponent·ln N",
     "exposures that decay as arXiv 2406.11813 measures it; τ grows with size as the measured half-life does",
     (_frequency_slope(), _tokens_slope(), *_time(0.5)),
+    ("tokens",),
     _accumulator,
 )
 COMBINED = Form(
@@ -197,6 +202,7 @@ COMBINED = Form(
         Parameter(SIZE_SLOPE, True, -1.5, 0.7, 0.5),
         Parameter(LOG_SIZE, False, 2.5, 1.5, 0.5),
     ),
+    ("block_params", "tokens"),
     _combined,
 )
 FORMS = {form.name: form for form in (LOGISTIC, THRESHOLD, ACCUMULATOR, COMBINED)}

@@ -2,8 +2,9 @@
 
 Beyond a fitted range every draw stretches what lies outside by 1 + ε, ε ~ N(0, 0.3²) cut at −1, drawn once
 per draw and axis. So intervals widen with the logarithm of the distance, on top of the draws' own spread, and
-no draw ever falls with size, tokens or frequency. The 0.3 is a choice, not a measurement; `mixplan backtest`
-shows the coverage it gives.
+no draw ever falls with size, tokens or frequency. Where a form levels off in size or tokens, nobody knows
+that skill does so too: there every draw gains 0.05·|ε′| in η per e-fold, ε′ ~ N(0, 1), on top of its form.
+The 0.3 and the 0.05 are choices, not measurements; `mixplan backtest` shows the coverage they give.
 
 Shape legend: n = cells, D = draws (1: the point estimate, where there are none), p = parameters of the form,
 F = families, K = measured task kinds.
@@ -32,6 +33,8 @@ from mixplan.laws.protocol import Cells, Scattered
 FloatArray = NDArray[np.float64]
 Kind = tuple[str, float]
 
+OPEN_END = 0.05
+"""Scale of what a draw gains in η per e-fold of size or tokens beyond the range."""
 OUTSIDE_DOUBT = 0.3
 """Standard deviation of ε, the relative error of the law's logarithmic distance from its range."""
 
@@ -86,9 +89,12 @@ class Surface:
         draws = table.shape[1]
         generator = np.random.default_rng(0)
         doubt = generator.normal(0.0, OUTSIDE_DOUBT, size=(len(AXES) + 1, draws))
+        gain = np.abs(generator.normal(0.0, OPEN_END, size=(len(AXES), draws)))
+        gain[[axis not in self.form.levels_off for axis in AXES]] = 0.0
         shift = generator.standard_normal((2, draws)) * table[[at[TASK_SPREAD], at[RUN_SPREAD]]]
         # Without draws there is only the point estimate, and it is taken as it is.
         self._doubt = np.maximum(1.0 + doubt, 0.0) if law.draws else np.ones_like(doubt)
+        self._gain = gain if law.draws else np.zeros_like(gain)
         self._new_run = shift.sum(axis=0) if law.draws else np.zeros(draws)
 
     def problems(self, family: list[str], complexity: ArrayLike) -> list[tuple[int, str]]:
@@ -146,6 +152,7 @@ class Surface:
         x = (inside - self._centres)[:, :, None] + beyond
         family = [self.families.index(name) for name in cells.family]
         eta = self.form.eta(self._psi[:, family], x[:, 0], x[:, 1], x[:, 2])
+        eta = eta + (cells.log_axes - inside) @ self._gain
         found: dict[Kind, int] = {}
         order = np.empty(len(cells.family), dtype=np.int64)
         for index, kind in enumerate(zip(cells.family, cells.complexity.tolist(), strict=True)):
