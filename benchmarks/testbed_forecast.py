@@ -110,11 +110,14 @@ def about(measured: Measurements, widest: float) -> Iterator[str]:
     skill, mixture = measured.learned_skill, sweep_of(measured)
     table, tokens = ends(measured)
     for title, tables in ((f"Widths up to {widest:g}", narrow(measured, widest)), ("All widths", measured)):
-        tested, parts = fitted(tables)
-        forecast = Forecast(parts, tokens)
+        tested, laws = fitted(tables)
+        forecast = Forecast([(laws[name], share) for name, share in tested.choice.weights.items()], tokens)
         yield f"## {title}"
         yield ""
         yield from widths_said(tasks(table, forecast, mixture, skill), widest)
+        yield ""
+        alone = {name: Forecast([(law, 1.0)], tokens) for name, law in laws.items()}
+        yield from forms_said(table, alone, mixture, skill, widest)
         yield ""
         inside = np.unique(ends(tables)[0]["block_params"])
         spans = [(inside[0], inside[-1])]
@@ -126,17 +129,25 @@ def about(measured: Measurements, widest: float) -> Iterator[str]:
         yield from backtest_said(tested)
 
 
-def fitted(tables: Measurements) -> tuple[Tested, list[tuple[Surface, float]]]:
-    """The backtest, and the laws that it chooses as `mixplan fit` does, with their shares."""
+def fitted(tables: Measurements) -> tuple[Tested, dict[str, Surface]]:
+    """The backtest, with its choice of laws as `mixplan fit` makes it, and every form."""
     evidence = checked_evidence(tables, tables.learned_skill, BACKTEST_DRAWS)
     tested = backtest(evidence, tables.learned_skill, BACKTEST_DRAWS, SEED, tables.retention)
-    shares = tested.choice.weights
-    parts = [
-        (law.fit(evidence, DRAWS, np.random.default_rng(SEED)), shares[law.name])
-        for law in parametric(time_exponent(tables.retention))
-        if law.name in shares
-    ]
-    return tested, parts
+    laws = parametric(time_exponent(tables.retention))
+    return tested, {law.name: law.fit(evidence, DRAWS, np.random.default_rng(SEED)) for law in laws}
+
+
+def forms_said(
+    table: Table, forecasts: dict[str, Forecast], mixture: Mixture, skill: float, widest: float
+) -> Iterator[str]:
+    """What each form would say of the tasks that need more than `widest`."""
+    rows = []
+    for name, forecast in forecasts.items():
+        found = [one for one in tasks(table, forecast, mixture, skill) if one.theory > widest]
+        ratios = [one.predicted / one.theory for one in found]
+        inside = sum(one.inside for one in found)
+        rows.append((name, f"{min(ratios):.2f} to {max(ratios):.2f}", f"{inside} of {len(found)}"))
+    yield from markdown(("form", "its width ÷ theory's", "theory inside 90 % interval"), rows)
 
 
 def narrow(measured: Measurements, widest: float) -> Measurements:
