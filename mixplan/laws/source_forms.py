@@ -42,7 +42,11 @@ WIDE = 2.0
 """Standard deviation of the logarithm of an amount: a factor of 27 either way with 90 %."""
 MOST_EXPONENT = 8.0
 NOISE_PRIOR = (np.log(0.01), 1.5)
-"""Of each standard deviation: between 0.1 % and 12 % with 90 %."""
+"""Of row_sd: between 0.1 % and 12 % with 90 %."""
+NOISE_SCALE = 0.02
+"""Of half a Student t with 3 degrees of freedom, the prior of misfit_sd and run_sd. A normal prior of their
+logarithms lets one of two that the rows hardly tell apart shrink to nothing (Gelman 2006), and the intervals
+for the mean over seeds with it."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,8 @@ def log_bits(form: Form, named: Mapping[str, FloatArray], at: Inputs) -> FloatAr
 def prior(form: Form, centre: Centre) -> tuple[FloatArray, FloatArray]:
     """Mean and standard deviation of every coordinate, those of NOISE last; shapes (P,).
 
+    Those of misfit_sd and run_sd only say where a search begins: see `log_prior`.
+
     Coordinates are logarithms: of a term at the centre (A, B, S, K), of an exponent, of H and tau against the
     centre's share; E is the log-odds of its part of the least bits.
     """
@@ -167,6 +173,17 @@ def prior(form: Form, centre: Centre) -> tuple[FloatArray, FloatArray]:
     }
     rows = [*(of[name] for name in form.parameters), *[NOISE_PRIOR] * len(NOISE)]
     return np.array([mean for mean, _ in rows]), np.array([spread for _, spread in rows])
+
+
+def log_prior(form: Form, z: FloatArray, centre: Centre) -> FloatArray:
+    """Log density of coordinates up to a constant, (C, P) → (C,)."""
+    mean, spread = prior(form, centre)
+    normal = np.ones(len(mean), dtype=bool)
+    normal[[-3, -2]] = False
+    levels = z[:, ~normal]
+    half_t = levels - 2.0 * np.logaddexp(0.0, 2.0 * levels - np.log(3.0 * NOISE_SCALE**2))
+    away = (z[:, normal] - mean[normal]) / spread[normal]
+    return np.asarray(-0.5 * (away**2).sum(axis=1) + half_t.sum(axis=1))
 
 
 def named(form: Form, coordinates: FloatArray, centre: Centre) -> dict[str, FloatArray]:

@@ -17,7 +17,7 @@ from scipy.special import logit, logsumexp
 
 from mixplan.laws import importance, posterior
 from mixplan.laws.evidence import BoolArray, FloatArray
-from mixplan.laws.source_forms import NOISE, Centre, Form, Inputs, log_bits, named, prior
+from mixplan.laws.source_forms import NOISE, Centre, Form, Inputs, log_bits, log_prior, named, prior
 from mixplan.laws.source_rows import SourceRows
 
 SCORING_DRAWS = 64
@@ -38,9 +38,7 @@ class SourcePosterior:
 
     def log_density(self, z: FloatArray) -> FloatArray:
         """Up to a constant, shape (C,), of coordinates of shape (C, P)."""
-        mean, spread = prior(self.form, self.centre)
-        believed = -0.5 * (((z - mean) / spread) ** 2).sum(axis=1)
-        return np.asarray(believed + self.log_likelihood(z))
+        return log_prior(self.form, z, self.centre) + self.log_likelihood(z)
 
     def log_likelihood(self, z: FloatArray) -> FloatArray:
         """Log density of the measured ln(bits) given coordinates, shape (C,)."""

@@ -2,8 +2,9 @@
 
 Beyond a fitted range of size, tokens or share, the distance (in logarithms) is multiplied in every draw by
 1 + ε, ε ~ N(0, 0.5²) cut at −1: a slope is known there only to within half of itself. So intervals widen
-with the distance, and no draw ever rises with share, size or tokens. The half is a choice, not a
-measurement.
+with the distance, and no draw ever rises with share, size or tokens. Where the size term is used up that no
+longer widens anything, so the misfit grows too: by itself for every time that the fitted range fits into
+the distance. Both are choices, not measurements.
 
 Shape legend: n = cells, D = draws, Q = nodes of a normal distribution.
 """
@@ -25,6 +26,8 @@ DOUBT = 0.5
 """Standard deviation of ε."""
 TOLERANCE = 0.01
 """A value within this relative distance of a fitted range counts as inside."""
+LEAST_SPAN = float(np.log(2))
+"""What a range counts as at least, in logarithms, where distances beyond it are measured."""
 NODES = norm.ppf((np.arange(30) + 0.5) / 30)
 """Middles of 30 parts of equal probability: with one draw alone the 5 % quantile is exact; with draws that
 are spread like the scatter it is 1 % too near."""
@@ -79,7 +82,8 @@ def predict(
     table = np.array(law.draws if law.draws else [law.values])
     named = {name: table[:, index] for index, name in enumerate(law.parameters)}
     curve = log_bits(FORMS[law.law], named, _doubted(law, at, len(table)))  # (D, n)
-    misfit, run, row = (named[name] for name in NOISE)
+    misfit, run, row = (named[name][:, None] for name in NOISE)
+    misfit = misfit * _distance(law, at)
     mean_low, mean_high = _interval(curve, misfit)
     low, high = _interval(curve, np.sqrt(misfit**2 + run**2 + row**2))
     return SourceForecast(
@@ -95,15 +99,29 @@ def predict(
 
 
 def _interval(curve: FloatArray, spread: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """90 % of exp(curve + spread·normal), each of shape (n,); curve of shape (D, n), spread of shape (D,)."""
-    away = NODES[:, None, None] * spread[None, :, None]  # (Q, D, 1)
-    step = max(1, CHUNK // away.size)
-    ends = [
-        np.quantile((curve[None, :, at : at + step] + away).reshape(away.size, -1), [0.05, 0.95], axis=0)
-        for at in range(0, curve.shape[1], step)
-    ]
+    """90 % of exp(curve + spread·normal), each of shape (n,); curve and spread of shape (D, n)."""
+    per_cell = len(NODES) * len(curve)
+    step = max(1, CHUNK // per_cell)
+    ends = []
+    for start in range(0, curve.shape[1], step):
+        part = slice(start, start + step)
+        around = curve[None, :, part] + NODES[:, None, None] * spread[None, :, part]  # (Q, D, cells)
+        ends.append(np.quantile(around.reshape(per_cell, -1), [0.05, 0.95], axis=0))
     low, high = np.exp(np.concatenate(ends, axis=1))
     return low, high
+
+
+def _distance(law: FittedLaw, at: Inputs) -> FloatArray:
+    """1 inside the fitted ranges; beyond, 1 more for every time that a range fits into the distance, (n,)."""
+    found = np.ones(len(at.tokens))
+    for axis, values in zip(AXES[:3], _columns(at), strict=False):
+        low, high = law.ranges[axis].low, law.ranges[axis].high
+        inside = np.clip(values, low, high)
+        ratio = np.divide(values, inside, out=np.ones_like(values), where=(inside > 0) & (values > 0))
+        span = max(np.log(high / low), LEAST_SPAN) if low > 0 else LEAST_SPAN
+        # A share of 0 that was not measured is taken to be one range away.
+        found += np.abs(np.log(ratio)) / span + ((values <= 0) & (low > 0))
+    return found
 
 
 def _doubted(law: FittedLaw, at: Inputs, draws: int) -> Inputs:
