@@ -81,11 +81,13 @@ class Forecast:
     def exponents(
         self, complexity: float, ends: Sequence[float], frequency: float, skill: float
     ) -> FloatArray:
-        """−d ln f ÷ d ln N of the just learned frequency between two widths, shape (D,)."""
+        """−d ln f ÷ d ln N of the just learned frequency between two widths, shape (D,) or shorter."""
         cells = self._cells(complexity, frequency, np.array(ends))
         found = self._mixed(
             [(part.log_threshold_frequency(cells, skill), share) for part, share in self._parts]
         )
+        # A draw that levels off below `skill` has no such frequency.
+        found = found[:, np.isfinite(found).all(axis=0)]
         return (found[0] - found[1]) / np.log(ends[1] / ends[0])
 
     def _cells(self, complexity: float, frequency: float, widths: FloatArray) -> Cells:
