@@ -269,6 +269,7 @@ def test_what_is_strange_is_told_and_fitted(name: str, tmp_path: Path) -> None:
     assert not tables_agree.disagreements(measured)
     told = [*units_check.strange(measured.learning, 0.8), *tables_agree.oddities(measured)]
     assert any(says in text for text in told), told
+    assert not any("{" in text for text in told), told
 
 
 def test_a_strange_table_is_fitted_with_the_warning(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def strange(learning: Table, learned_skill: float) -> list[str]:
     if learned.any() and np.median(exposures[learned]) < FEW_EXPOSURES:
         found.append(
             f"the middle learned cell has seen {np.median(exposures[learned]):.2g} instances (frequency × "
-            "tokens); are tokens and frequency in ones? {OWN_UNIT}"
+            f"tokens); are tokens and frequency in ones? {OWN_UNIT}"
         )
     return [f"learning: {text}" for text in found]
 
