@@ -19,7 +19,16 @@ from mixplan.laws import retention
 from mixplan.laws.bootstrap import interval_90
 from mixplan.laws.ranges import outside
 from mixplan.laws.retention import half_life, kept, new_run_half_life, new_run_kept
-from mixplan.laws.retention_forms import EXPONENTIAL, LOG_LINEAR, POWER, SHAPES, STRETCHED, kept_share
+from mixplan.laws.retention_curves import Curve, log_likelihood
+from mixplan.laws.retention_forms import (
+    EXPONENTIAL,
+    LOG_LINEAR,
+    POWER,
+    SHAPES,
+    STRETCHED,
+    kept_share,
+    relative_share,
+)
 
 STEP = 4096
 DELAYS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -386,3 +395,32 @@ def test_one_delay_gives_no_law() -> None:
     measured = simulate(EXPONENTIAL, 0.02)
     law, problems = fitted(measured.where(measured["delay_tokens"] == 0))
     assert law is None and any("fewer than 3 delays" in problem for problem in problems)
+
+
+def test_runs_measured_late_only_tell_their_half_life_by_the_course_of_their_curve() -> None:
+    """However short a half-life is tried, nothing a late curve did not show counts for it."""
+    measured = simulate(EXPONENTIAL, 0.02)
+    late = (measured["seed"] == 0) & (measured["rung"] == "132k")
+    law, problems = fitted(measured.where(~late | (measured["delay_tokens"] >= 16 * STEP)))
+    assert law is not None and problems == [] and law.law == EXPONENTIAL
+    assert law.runs == 8 and np.isfinite([*law.values, *law.settings.values(), law.residual]).all()
+    for size in SIZES.values():
+        assert half_life(law, size)[0] == pytest.approx(true_half_life(size), rel=0.2)
+
+
+@pytest.mark.parametrize("form", list(SHAPES))
+def test_the_likelihood_of_a_late_curve_is_finite_and_highest_at_its_half_life(form: str) -> None:
+    delay, half = np.array([32.0, 64.0, 128.0, 256.0]) * STEP, 60.0 * STEP
+    gain = kept_share(form, half, TRUE_SHAPES[form], delay, 0.0, STEP)
+    seen = Curve("run", 1e5, 1e6, delay, gain / np.abs(gain[:3]).mean())
+    tried = np.log(half) + np.linspace(-16, 16, 641)
+    found = log_likelihood(form, TRUE_SHAPES[form], tried, seen, 0.0, STEP)
+    assert np.isfinite(found).all()
+    assert tried[np.argmax(found)] == pytest.approx(np.log(half), abs=0.3)
+
+
+@pytest.mark.parametrize("form", list(SHAPES))
+def test_shares_relative_to_the_first_are_the_shares_from_the_peak_on(form: str) -> None:
+    half, delay = np.geomspace(1.0, 1e12, 40)[:, None], np.array(DELAYS[2:], dtype=float) * STEP
+    arguments = (TRUE_SHAPES[form], delay, 2.0 * STEP, 0.0)
+    assert (relative_share(form, half, *arguments) == kept_share(form, half, *arguments)).all()

@@ -7,6 +7,9 @@ amplitude G and noise σ are its own and integrated out, so that no noisy maximu
     y_j = G·kept(d_j; h) + N(0, σ²),   G flat, σ² scaled inverse χ² with 1 degree of freedom at NOISE²
     ln p(y | h) = const − ½ ln Σ kept² − m/2 · ln(NOISE² + Σ (y − Ĝ·kept)²)
 
+A curve without a delay near d₀ has for G its gain where it was first measured, not a peak that it never saw:
+flat in that, G would grow without bound, and the likelihood with it, the shorter the half-life.
+
 Shape legend: m = delays of a curve, K = half-lives tried, C = curves.
 """
 
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from mixplan.documents import Table
-from mixplan.laws.retention_forms import kept_share
+from mixplan.laws.retention_forms import relative_share
 
 FloatArray = NDArray[np.float64]
 
@@ -102,7 +105,7 @@ def log_likelihood(
     form: str, shape: float, log_half_life: FloatArray, curve: Curve, start: float, step: float
 ) -> FloatArray:
     """ln p(y | half-life) with amplitude and noise integrated out, comparable between forms; shape (K,)."""
-    kept = kept_share(form, np.exp(log_half_life)[:, None], shape, curve.delay, start, step)  # (K, m)
+    kept = relative_share(form, np.exp(log_half_life)[:, None], shape, curve.delay, start, step)  # (K, m)
     size = (kept**2).sum(axis=1)
     left = np.maximum((curve.gain**2).sum() - (kept @ curve.gain) ** 2 / size, 0.0)
     m = len(curve.gain)
@@ -112,7 +115,7 @@ def log_likelihood(
 
 def misfit(form: str, shape: float, half_life: float, curve: Curve, start: float, step: float) -> float:
     """Mean squared misfit at the best amplitude, in shares of the early gain squared."""
-    kept = kept_share(form, half_life, shape, curve.delay, start, step)
+    kept = relative_share(form, half_life, shape, curve.delay, start, step)
     return float(np.mean((curve.gain - kept * (kept @ curve.gain) / (kept @ kept)) ** 2))
 
 

@@ -62,3 +62,23 @@ def kept_share(
     if form == POWER:
         return np.asarray((1.0 + np.expm1(np.log(2.0) / k) * since / half) ** -k)
     return np.asarray(2.0 ** -((since / half) ** (k if form == STRETCHED else 1.0)))
+
+
+def relative_share(
+    form: str, half_life: ArrayLike, shape: ArrayLike, delay: FloatArray, start: float, step: float
+) -> FloatArray:
+    """kept_share over the largest of the shares at these delays (by size), where that is below 1.
+
+    Measured from the peak on this is kept_share. A curve that begins later is told by its course alone: what
+    it has lost before cannot be known from it, and shares too small for a float have a course too.
+
+    Args:
+        form, half_life, shape, start, step: as of kept_share.
+        delay: those of one curve, at least two and all different, along the last axis.
+    """
+    if form in (EXPONENTIAL, STRETCHED):
+        half, k = np.asarray(half_life, dtype=np.float64), np.asarray(shape if form == STRETCHED else 1.0)
+        fall: FloatArray = (np.maximum(delay - start, 0.0) / half) ** k
+        return np.asarray(2.0 ** -(fall - fall.min(axis=-1, keepdims=True)))
+    share = kept_share(form, half_life, shape, delay, start, step)
+    return np.asarray(share / np.minimum(np.abs(share).max(axis=-1, keepdims=True), 1.0))
