@@ -127,7 +127,7 @@ def goals(tested: Tested, learned_skill: float) -> Iterator[str]:
 
 def skill_errors(tested: Tested) -> Iterator[str]:
     """Every pair of rungs, every forecast."""
-    names = [score.forecast for score in tested.backtest.rolling[0].scores]
+    names = list(dict.fromkeys(s.forecast for one in tested.backtest.rolling for s in one.scores))
     rows = []
     for one, (fold, _) in zip(tested.backtest.rolling, tested.told, strict=True):
         floor = one.seed_noise_skill
@@ -159,7 +159,7 @@ def other_scores(tested: Tested) -> Iterator[str]:
 
 def log_scores(tested: Tested) -> Iterator[str]:
     """Every pair of rungs, every forecast."""
-    names = [score.forecast for score in tested.backtest.rolling[0].scores]
+    names = list(dict.fromkeys(s.forecast for one in tested.backtest.rolling for s in one.scores))
     rows = []
     for one in tested.backtest.rolling:
         own = {score.forecast: score.log_score for score in one.scores}

@@ -264,7 +264,7 @@ def backtest(
     from mixplan.laws.calibration import checked_evidence, table_warnings
     from mixplan.laws.tables import backtest_tables, default_said
 
-    tables = read_together([console.resolved(path) for path in measurements])
+    tables = read_together([console.resolved(path) for path in measurements], learned_skill)
     threshold = tables.learned_skill if learned_skill is None else learned_skill
     evidence = checked_evidence(tables, threshold, draws)
     tested = run_backtest(evidence, threshold, draws, seed, tables.retention)

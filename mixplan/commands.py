@@ -72,7 +72,7 @@ def fit(
     from mixplan.laws.tables import calibration_summary, calibration_tables, default_said
 
     refuse_overwrite(check_output(out), "fit", force)
-    tables = read_together([console.resolved(path) for path in measurements])
+    tables = read_together([console.resolved(path) for path in measurements], learned_skill)
     wanted = _wanted(next_runs, tables, force)
     threshold = tables.learned_skill if learned_skill is None else learned_skill
     found = fit_calibration(tables, learned_skill=threshold, draws=draws, seed=seed)

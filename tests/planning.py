@@ -44,7 +44,8 @@ class Logistic:
     def skill(self, *cells):
         p = self.p_learned(*cells)
         beyond = [["tokens above the largest fitted"] if tokens > 2e7 else [] for tokens in cells[3]]
-        return SkillForecast(p, 0.8 * p, np.minimum(1.1 * p, 1.0), p, beyond)
+        low, high = 0.8 * p, np.minimum(1.1 * p, 1.0)
+        return SkillForecast(p, low, high, low, high, p, beyond)
 
     def lm_loss(self, block_params, tokens):
         if not self.loss:

@@ -58,8 +58,20 @@ def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
 
 def test_different_learned_skills_are_refused(tmp_path: Path) -> None:
     one = part(tmp_path / "a", {0}, {"calibration": {"learned_skill": 0.5}})
-    with pytest.raises(InputError, match=r"different skills .*\(0.5, 0.8\)"):
-        read_together([one, part(tmp_path / "b", {1})])
+    other = part(tmp_path / "b", {1}, {"calibration": {"learned_skill": 0.9}})
+    with pytest.raises(InputError, match=r"different skills .*\(0.5, 0.9\).*--learned-skill"):
+        read_together([one, other])
+    assert len(read_together([one, other], learned_skill=0.7).learning)
+    # Who says nothing of it does not contradict.
+    assert read_together([one, part(tmp_path / "c", {1})]).learned_skill == 0.5
+
+
+def test_ladders_of_other_text_are_refused(tmp_path: Path) -> None:
+    one = part(tmp_path / "a", {0}, {"corpus_sha256": "aa", "corpus_train_tokens": 5, "tokenizer": "bytes"})
+    other = part(tmp_path / "b", {1}, {"corpus_sha256": "bb", "corpus_train_tokens": 5})
+    with pytest.raises(InputError) as error:
+        read_together([one, other])
+    assert len(error.value.problems) == 1 and "corpus_sha256 (aa, bb)" in error.value.problems[0]
 
 
 def test_what_is_wrong_with_each_is_said_at_once(tmp_path: Path) -> None:

@@ -11,15 +11,23 @@ from mixplan.documents.measurements import ROWS, TEXT_COLUMNS, Measurements, che
 from mixplan.documents.table import Table
 from mixplan.errors import InputError
 
+SAME = ("corpus_sha256", "corpus_train_tokens", "tokenizer", "tokenizer_sha256")
+"""What provenance.json says of the text, which must be the same where two of them say it."""
 
-def read_together(paths: Sequence[Path]) -> Measurements:
+
+def read_together(paths: Sequence[Path], learned_skill: float | None = None) -> Measurements:
     """Read measurements folders (or learning tables) and put their rows together.
 
-    The first one's provenance leads; those of the others follow in it as `further`.
+    The provenance of the first one that says how it was calibrated leads; the others follow as `further`.
+
+    Args:
+        paths: one or several.
+        learned_skill: where it is given, what the provenances say of it does not matter.
 
     Raises:
         InputError: what `read_measurements` refuses, in any of them; a run of the same name in two of them;
-            different skills from which a cell counts as learned; all at once.
+            other text or another tokenizer; different skills from which a cell counts as learned; all at
+            once.
     """
     problems: list[str] = []
     read: list[Measurements] = []
@@ -41,12 +49,22 @@ def read_together(paths: Sequence[Path]) -> Measurements:
                 "the same run counts once: leave one folder out, or rename runs that are not the same"
             )
         owner |= {str(run): path for run in one.learning["run_id"]}
-    skills = sorted({one.learned_skill for one in read})
-    if len(skills) > 1:
+    stated = [one.learned_skill for one in read if "calibration" in one.provenance]
+    if learned_skill is None and len(skills := sorted(set(stated))) > 1:
         problems.append(
             f"{', '.join(map(str, paths))}: cells count as learned from different skills "
-            f"({', '.join(f'{skill:g}' for skill in skills)}); make learned_skill the same in provenance.json"
+            f"({', '.join(f'{skill:g}' for skill in skills)}); say which is meant with --learned-skill"
         )
+    for key in SAME:
+        said = [one.provenance[key] for one in read if one.provenance.get(key) is not None]
+        if any(value != said[0] for value in said):
+            problems.append(
+                f"{', '.join(map(str, paths))}: provenance.json has different {key} "
+                f"({', '.join(dict.fromkeys(str(value) for value in said))}); laws hold for one text and "
+                "tokenizer: fit these ladders apart"
+            )
+    if problems:
+        raise InputError(problems)
     tables: dict[str, Table] = {}
     for name in ROWS:
         parts = [table for one in read if (table := getattr(one, name)) is not None]
@@ -55,8 +73,10 @@ def read_together(paths: Sequence[Path]) -> Measurements:
             problems += check_table(tables[name], name, f"{name} of {', '.join(map(str, paths))}")
     if problems:
         raise InputError(problems)
-    further = [one.provenance for one in read[1:]]
-    return Measurements(**tables, provenance={**read[0].provenance, "further": further})
+    # The one that says how it was calibrated speaks for all.
+    first = next((one for one in read if "calibration" in one.provenance), read[0])
+    further = [one.provenance for one in read if one is not first]
+    return Measurements(**tables, provenance={**first.provenance, "further": further})
 
 
 def joined(tables: Sequence[Table]) -> Table:

@@ -21,10 +21,11 @@ from mixplan.laws.choice import Choice, choose
 from mixplan.laws.evidence import Evidence, FloatArray
 from mixplan.laws.protocol import mixed
 from mixplan.laws.rolling import DRAWS, Fold, Said, distribution, folds
-from mixplan.laws.scores import SAME_FREQUENCY
 
 DEFAULT = "default forecast"
 MIN_RUNGS = 3
+SEED_FREQUENCY = 1.05
+"""Largest ratio of two realised frequencies that were meant to be the same."""
 NEAR = 1.5
 """A threshold frequency within this ratio of the measured one counts as predicted."""
 
@@ -99,7 +100,7 @@ def seed_noise(left_out: Evidence, values: FloatArray) -> float | None:
     seed.
 
     No forecast of the mean alone can have a smaller mean squared error than this. Cells are the same up to
-    SAME_FREQUENCY: a user's task has one name at all its frequencies. Runs of one seed (with other shares of
+    SEED_FREQUENCY: a user's task has one name at all its frequencies. Runs of one seed (with other shares of
     a source, say) start from the same weights and are not held against each other.
     """
     table = left_out.table
@@ -111,8 +112,11 @@ def seed_noise(left_out: Evidence, values: FloatArray) -> float | None:
     halves = []
     for rows in same.values():
         ordered = np.array(rows)[np.argsort(frequency[rows])]
-        apart = np.flatnonzero(np.diff(frequency[ordered]) > np.log(SAME_FREQUENCY)) + 1
-        for cell in np.split(ordered, apart):
+        starts = [0]
+        for at in range(1, len(ordered)):
+            if frequency[ordered[at]] > frequency[ordered[starts[-1]]] + np.log(SEED_FREQUENCY):
+                starts.append(at)
+        for cell in np.split(ordered, starts[1:]):
             one, other = np.triu_indices(len(cell), 1)
             differ = seed[cell[one]] != seed[cell[other]]
             if differ.any():
@@ -137,9 +141,10 @@ def forecast(fold: Fold, weights: dict[str, float], learned_skill: float) -> Sai
 
 
 def _default(fold: Fold, every: list[Fold], learned_skill: float) -> Said:
-    """The default forecast, chosen on the folds that leave out other rungs (on all, where there are none)."""
-    others = [other for other in every if _size(other) != _size(fold)]
-    return forecast(fold, choose(others or every).weights, learned_skill)
+    """The default forecast, chosen on the folds that know nothing of the rung."""
+    size = _size(fold)
+    others = [other for other in every if _size(other) != size and size not in other.fitted]
+    return forecast(fold, choose(others).weights, learned_skill)
 
 
 def _scored(fold: Fold, default: Said, names: dict[float, str], learned_skill: float) -> RungBacktest:

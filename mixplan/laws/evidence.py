@@ -75,7 +75,8 @@ def collect_evidence(learning: Table) -> Evidence:
         kinds=kinds,
         kind=np.array([position[pair] for pair in pairs], dtype=np.int64),
         log_axes=np.log(np.column_stack([table[axis] for axis in AXES])),
-        skill=table["skill"],
+        # 0.85 right of a guess of 0.25 is a skill of 0.8 less one bit, and must count as 0.8.
+        skill=np.round(table["skill"], 9),
         finished=_finished(table, run, len(run_ids)),
         cell=cell.astype(np.int64),
         cell_share=1.0 / np.bincount(cell)[cell],
@@ -187,9 +188,12 @@ def coverage(evidence: Evidence, learned_skill: float) -> list[TaskCoverage]:
     for index, (family, complexity) in enumerate(evidence.kinds):
         skills = evidence.skill[evidence.finished & (evidence.kind == index)]
         learned = int((skills >= learned_skill).sum())
-        status = (
-            "never learned" if not learned else "always learned" if learned == len(skills) else "bracketed"
-        )
+        if not len(skills):
+            status = "never finished"
+        elif not learned:
+            status = "never learned"
+        else:
+            status = "always learned" if learned == len(skills) else "bracketed"
         tasks.append(
             TaskCoverage.model_validate(
                 {

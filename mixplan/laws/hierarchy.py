@@ -194,7 +194,7 @@ def _mode(
         gradient, information = derivatives(form, layout, rows, weights, at)
         gradient += stiffness @ (at - centre)
         information += stiffness
-        step = np.linalg.solve(information, gradient)
+        step = _solve(layout, information, gradient)
         if gradient @ step < TOLERANCE:
             break
         scale = min(1.0, MAX_MOVE / max(float(np.abs(step).max()), 1e-12))
@@ -208,6 +208,20 @@ def _mode(
             break
         at, current = trial, reached
     return at, derivatives(form, layout, rows, weights, at)[1]
+
+
+def _solve(layout: Layout, information: FloatArray, gradient: FloatArray) -> FloatArray:
+    """information⁻¹·gradient. No row knows two tasks: their block is diagonal, and is eliminated first."""
+    tasks = slice(layout.u, layout.v)
+    rest = np.r_[: layout.u, layout.v : layout.size]
+    own, across = information.diagonal()[tasks], information[rest, tasks]
+    weighted = across / own
+    step = np.empty(layout.size)
+    step[rest] = np.linalg.solve(
+        information[np.ix_(rest, rest)] - weighted @ across.T, gradient[rest] - weighted @ gradient[tasks]
+    )
+    step[tasks] = (gradient[tasks] - across.T @ step[rest]) / own
+    return step
 
 
 def derivatives(
@@ -321,6 +335,8 @@ def _precision(rows: Rows, squares: FloatArray, scale: FloatArray, families: int
     """φ of every family from squared residuals at the ends of runs, shape (F,); a ratio of sums, which
     bounded residuals at sharp means cannot upset."""
     done = rows.early == 0
+    if not done.any():
+        done = np.ones(len(done), dtype=bool)
     own_squares = np.bincount(rows.family[done], squares[done], families)
     own_scale = np.bincount(rows.family[done], scale[done], families)
     common = own_squares.sum() / own_scale.sum()

@@ -58,12 +58,17 @@ def family_name(parameter: str, family: str) -> str:
 
 def difficulty_name(kind: Kind) -> str:
     """Name of a task kind's difficulty among the law's parameters."""
-    return f"difficulty[{kind[0]}, {kind[1]:.10g}]"
+    return f"difficulty[{kind[0]}, {_exact(kind[1])}]"
 
 
 def ceiling_name(kind: Kind) -> str:
     """Name of the skill at which a task kind levels off."""
-    return f"ceiling[{kind[0]}, {kind[1]:.10g}]"
+    return f"ceiling[{kind[0]}, {_exact(kind[1])}]"
+
+
+def _exact(complexity: float) -> str:
+    """To the last digit, so that it is found again by its name."""
+    return repr(float(complexity)).removesuffix(".0")
 
 
 def precision_name(family: str) -> str:
@@ -147,7 +152,8 @@ def _scatter(found: Estimate, evidence: Evidence, draws: int, generator: np.rand
     layout, variances = found.layout, found.variances
     done = found.rows.early == 0
     cells = np.bincount(found.rows.family[done], minlength=layout.families).astype(float)
-    worth = np.concatenate([[layout.tasks, max(layout.runs - 1, 1)], cells])
+    # A family without an end of a run has the precision that is common to all, known as by one cell.
+    worth = np.concatenate([[layout.tasks, max(layout.runs - 1, 1)], np.maximum(cells, 1.0)])
     drawn = worth[:, None] / generator.chisquare(worth[:, None], size=(len(worth), draws))
     inflated = np.column_stack([np.ones(len(worth)), drawn])
     spreads = np.array([variances.task, variances.run])[:, None] * np.sqrt(inflated[:2])

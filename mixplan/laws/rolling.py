@@ -113,6 +113,8 @@ def folds(
     sizes = np.unique(size)
     for count in range(MIN_FITTED, len(sizes)):
         fitted = evidence.where(size <= sizes[count - 1])
+        if not fitted.finished.any():
+            continue
         ready = [
             (law, law.fit(fitted, min(draws, DRAWS), np.random.default_rng([seed, count, index])))
             for index, law in enumerate(laws(float(sizes[count - 1])))
@@ -137,8 +139,8 @@ def folds(
 
 
 def _measured(rung: Evidence, fitted: Evidence) -> BoolArray:
-    """Rows of task kinds that the fitted rungs measured."""
-    kinds = set(fitted.kinds)
+    """Rows of task kinds that the fitted rungs measured at the ends of runs."""
+    kinds = {fitted.kinds[kind] for kind in fitted.kind[fitted.finished]}
     return np.array([rung.kinds[kind] in kinds for kind in rung.kind], dtype=bool)
 
 

@@ -116,7 +116,7 @@ def _near(score: BacktestScore) -> str | None:
 
 def _rolling(every: list[RungBacktest]) -> Shown:
     """Brier on skill of all forecasts, with the noise floor."""
-    names = [score.forecast for score in every[0].scores]
+    names = list(dict.fromkeys(score.forecast for one in every for score in one.scores))
     rows: list[list[Any]] = []
     for one in every:
         briers = {score.forecast: score.skill_brier for score in one.scores}
