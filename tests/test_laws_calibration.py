@@ -146,6 +146,18 @@ def test_task_that_levels_off_below_the_threshold_is_named(measured: Measurement
     assert ("censored" if task.status == "never learned" else "levels off at skill 0.") in named[0]
 
 
+def test_a_kind_without_a_final_cell_is_fitted_and_named(measured: Measurements) -> None:
+    t = measured.learning
+    last = {run: t["step"][t["run_id"] == run].max() for run in np.unique(t["run_id"].astype(str))}
+    final = t["step"] == np.array([last[str(run)] for run in t["run_id"]])
+    kind = (t["family"] == "comparison") & (t["complexity"] == 4)
+    found = fit_calibration(replace(measured, learning=t.where(~(kind & final))), draws=20)
+    assert [task.status for task in found.tasks].count("never finished") == 1
+    assert (found.tasks[0].status, found.tasks[0].cells) == ("never finished", 0)
+    said = [w for w in found.warnings if w.startswith("comparison of complexity 4")]
+    assert len(said) == 1 and "measured before the ends of runs only" in said[0]
+
+
 def test_one_rung_is_refused(measured: Measurements) -> None:
     one = measured.learning.where(measured.learning["rung"] == "8k")
     with pytest.raises(

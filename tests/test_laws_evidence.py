@@ -94,6 +94,19 @@ def test_coverage(intercept: float, status: str) -> None:
     assert (task.status, task.cells, task.learned) == (status, 12, int((final >= 0.8).sum()))
 
 
+def test_a_kind_without_a_final_cell_was_never_finished(learning: Table) -> None:
+    kind = (learning["family"] == learning["family"][0]) & (
+        learning["complexity"] == learning["complexity"][0]
+    )
+    final = learning["step"] == learning["step"].max()
+    tasks = coverage(collect_evidence(learning.where(~(kind & final))), 0.8)
+    open_ = [task for task in tasks if task.status == "never finished"]
+    assert [(task.family, task.complexity) for task in open_] == [
+        (learning["family"][0], learning["complexity"][0])
+    ]
+    assert (open_[0].cells, open_[0].learned) == (0, 0) and len(tasks) > 1
+
+
 def with_columns(table: Table, **columns: np.ndarray) -> Table:
     return Table({**table.columns, **columns})
 

@@ -172,6 +172,19 @@ def test_never_learned_gets_a_higher_frequency(suggested: Suggestion) -> None:
     assert "was never learned: the new frequency" in said[0]
 
 
+def test_a_kind_that_was_never_finished_counts_as_neither(
+    measured: Measurements, calibration: Calibration
+) -> None:
+    tasks = [
+        task.model_copy(update={"status": "never finished", "cells": 0, "learned": 0})
+        if (task.family, task.complexity) == NEVER
+        else task
+        for task in calibration.tasks
+    ]
+    asked = suggest(measured, calibration.model_copy(update={"tasks": tasks}), spec(), None, Limit(runs=4))
+    assert NEVER not in [one.kind for one in asked.censored]
+
+
 def test_always_learned_gets_a_lower_frequency() -> None:
     table = together(Truth(2, {**KINDS, ("comparison", 4.0): 9.0}).learning(spec()))
     asked = suggest(table, fitted(table), spec(), None, Limit(share=0.5))

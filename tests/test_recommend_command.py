@@ -109,7 +109,9 @@ def test_what_is_extrapolated_or_censored_is_said(calibration: Path, tmp_path: P
     plan = plan_dict(sizes=["datadecide_20M"], budget={"tokens": 1e9}, search={"trials": 5})
     law = load(calibration, Calibration)
     tasks = [
-        one.model_copy(update={"status": "never learned", "learned": 0}) if one.complexity == 8 else one
+        one.model_copy(update={"status": "never learned", "learned": 0})
+        if one.complexity == 8
+        else one.model_copy(update={"status": "never finished", "cells": 0, "learned": 0})
         for one in law.tasks
     ]
     censored = tmp_path / "censored.json"
@@ -121,6 +123,7 @@ def test_what_is_extrapolated_or_censored_is_said(calibration: Path, tmp_path: P
     assert all("block_params" in " ".join(task.recommended.why_extrapolated) for task in recipe.tasks)
     assert "warning: extrapolated for t1, t2: block_params" in done.stderr
     assert "was never learned on the ladder" in done.stderr
+    assert done.stderr.count("was measured before the ends of runs only") == 1
     assert any("the common loss is extrapolated: block_params" in text for text in recipe.warnings)
 
 

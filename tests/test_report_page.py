@@ -14,6 +14,7 @@ from reporting import ATTACKS, TruthForecast, calibration_of, fill, hostile, rec
 from simulate import LADDER, mean_skill, simulate_measurements
 
 from mixplan.documents import Measurements, Recipe, Table
+from mixplan.documents.calibration import TaskCoverage
 from mixplan.documents.measurements import TEXT_COLUMNS
 from mixplan.documents.table import from_rows
 from mixplan.documents.verification import Verified
@@ -214,6 +215,23 @@ def test_the_summary_quotes_a_threshold_pair_that_exists() -> None:
         if row[0].where == row[-1].where == "inside"
     }
     assert any(f"for {name} it goes {pair}" in said for name, pair in pairs.items())
+
+
+def test_the_summary_names_kinds_outside_the_ladder_and_kinds_without_an_end() -> None:
+    measured = simulate_measurements()
+    law = calibration_of(measured)
+    kinds = [("first", "never learned"), ("second", "never finished"), ("third", "bracketed")]
+    tasks = [
+        TaskCoverage.model_validate(
+            {"family": name, "complexity": 4, "cells": 0, "learned": 0, "status": status}
+        )
+        for name, status in kinds
+    ]
+    said = sentences(None, law.model_copy(update={"tasks": tasks}), None, None)
+    (outside,) = (one for one in said if "does not bracket" in one)
+    (unfinished,) = (one for one in said if one.startswith("No run measured"))
+    assert "first" in outside and "second" not in outside
+    assert "second" in unfinished and "first" not in unfinished and "third" not in outside + unfinished
 
 
 def test_retention_says_what_is_left_of_the_peak() -> None:

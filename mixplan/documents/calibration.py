@@ -62,8 +62,9 @@ class TaskCoverage(Part):
     """Final cells measured."""
     learned: Whole
     """Of these, learned."""
-    status: Literal["bracketed", "never learned", "always learned"]
-    """bracketed: some cells learned and some not. The other two are censored: the threshold lies outside."""
+    status: Literal["bracketed", "never learned", "always learned", "never finished"]
+    """bracketed: some cells learned and some not. never learned, always learned: censored, the threshold lies
+    outside. never finished: no final cell; measured before the ends of runs only."""
 
 
 class BacktestScore(Part):

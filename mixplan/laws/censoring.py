@@ -26,7 +26,7 @@ def coverage_warnings(
     weights: dict[str, float],
     learned_skill: float,
 ) -> list[str]:
-    """One-sided statements about kinds that were never learned, or always.
+    """One-sided statements about kinds that were never learned, or always; and which have no final cell.
 
     Args:
         tasks: coverage of the kinds of `evidence`.
@@ -36,12 +36,13 @@ def coverage_warnings(
         learned_skill: the threshold.
     """
     found = []
-    if all(task.status == "never learned" for task in tasks):
+    statuses = {task.status for task in tasks} - {"never finished"}
+    if statuses == {"never learned"}:
         found.append(
             "no final cell of any task was learned: thresholds lie beyond this ladder, and only that can be "
             "said; use larger rungs, more tokens, higher frequencies or easier tasks"
         )
-    elif all(task.status == "always learned" for task in tasks):
+    elif statuses == {"always learned"}:
         found.append(
             "every final cell of every task was learned: thresholds lie below this ladder, and only that can "
             "be said; use lower frequencies, smaller rungs or harder tasks"
@@ -60,6 +61,11 @@ def coverage_warnings(
                 f"{name}: censored, learned in all {task.cells} final cells; "
                 f"{_bound(task, evidence, shares, learned_skill)}; where it stops being learned below that "
                 "is not known"
+            )
+        elif task.status == "never finished":
+            found.append(
+                f"{name}: measured before the ends of runs only; what is said about finished runs of it is "
+                "read off those rows and off how other kinds end"
             )
     return found
 
@@ -114,12 +120,13 @@ def quantile(parts: list[tuple[FloatArray, float]], level: float) -> float:
 
 
 def ceiling_warnings(law: FittedLaw, tasks: list[TaskCoverage], learned_skill: float) -> list[str]:
-    """Task kinds that were measured to level off below what counts as learned."""
+    """Task kinds whose final cells level off below what counts as learned."""
     found = []
     for task in tasks:
         at = law.parameters.index(ceiling_name((task.family, task.complexity)))
         low, high = interval_90(np.array([draw[at] for draw in law.draws]))
-        if task.status != "never learned" and law.values[at] < learned_skill:
+        seen = task.status not in ("never learned", "never finished")
+        if seen and law.values[at] < learned_skill:
             found.append(
                 f"{task.family} of complexity {task.complexity:g} levels off at skill {law.values[at]:.2f} "
                 f"(90 % interval {low:.2f} to {high:.2f}), below the {learned_skill:g} that "

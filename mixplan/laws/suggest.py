@@ -271,7 +271,7 @@ def _censored(
     for task in calibration.tasks:
         kind = (task.family, float(task.complexity))
         own = [cell for cell in [*cells, *added] if cell.kind == kind]
-        if task.status == "bracketed" or not own:
+        if task.status not in ("never learned", "always learned") or not own:
             continue
         never = task.status == "never learned"
         cell = (max if never else min)(own, key=lambda one: one.frequency)

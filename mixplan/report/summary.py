@@ -63,13 +63,17 @@ def sentences(
         if limits is not None:
             said.append(_thresholds(ladder, limits))
     if calibration is not None:
-        censored = [t for t in calibration.tasks if t.status != "bracketed"]
+        censored = [t for t in calibration.tasks if t.status in ("never learned", "always learned")]
         if censored:
             names = [f"{text.kind_name(t.family, t.complexity)} ({t.status})" for t in censored]
             whose = "its threshold lies" if len(names) == 1 else "their thresholds lie"
             said.append(
                 f"The ladder does not bracket {text.listing(names)}: {whose} outside what was measured."
             )
+        unfinished = [t for t in calibration.tasks if t.status == "never finished"]
+        if unfinished:
+            names = [text.kind_name(t.family, t.complexity) for t in unfinished]
+            said.append(f"No run measured {text.listing(names)} at its end: only unfinished runs did.")
         if calibration.backtest is not None:
             said.append(_backtest(calibration.backtest))
     if recipe is not None:
