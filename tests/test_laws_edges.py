@@ -66,6 +66,7 @@ def test_family_that_was_never_measured_at_an_end() -> None:
     assert {cell.family for cell in found.backtest.cells} == {"a"}
     told = LawForecast(found).skill(["b"], np.array([4.0]), 1e6, 1e7, 1e-2)
     assert 0 <= told.skill_low[0] <= told.skill[0] <= told.skill_high[0] <= 1
+    assert told.extrapolated == [["b of complexity 4 was measured before the ends of runs only"]]
 
 
 def test_ends_on_the_largest_rung_only_leave_nothing_to_test() -> None:

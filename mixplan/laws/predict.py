@@ -143,7 +143,10 @@ class LawForecast:
             ]
             beyond = _outside(f"complexity of {name}", level, known[name][0], known[name][-1], "measured")
             reasons += [beyond] if beyond else []
-            if reasons and (status := self._censored.get((name, level))):
+            status = self._censored.get((name, level))
+            if status == "never finished":
+                reasons.append(f"{name} of complexity {level:g} was measured before the ends of runs only")
+            elif reasons and status:
                 reasons.append(
                     f"{name} of complexity {level:g} was {status} on the ladder, so its threshold is unknown"
                 )
