@@ -29,7 +29,7 @@ import recovery_of_lm_loss
 import recovery_of_retention
 from recovery_of_sources import Noise, fresh_cells, parameters, simulate
 
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.source import fit_sources
 from mixplan.laws.source_forms import ADDITIVE_POWER, JOINT_OWN
 

@@ -10,7 +10,7 @@ import numpy as np
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw
 from mixplan.laws import interference
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 
 Trials = dict[str, tuple[float, float, float, float]]
 """By quantity: estimate, both ends of its 90 % interval, truth."""

@@ -23,7 +23,7 @@ from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw
 from mixplan.laws import learning
 from mixplan.laws.beta_noise import BELOW, UNIT_WIDTH, interval, to_unit
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.evidence import Evidence, FloatArray, IntArray, collect_evidence
 from mixplan.laws.forms import FORMS, FREQUENCY_SLOPE, Form
 from mixplan.laws.protocol import Cells

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mixplan.documents.calibration import FittedLaw
 from mixplan.laws import lm_loss
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.loss_posterior import effective_tokens
 from mixplan.laws.loss_rows import LossRows
 

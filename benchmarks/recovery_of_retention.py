@@ -11,7 +11,7 @@ import numpy as np
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw
 from mixplan.laws import retention
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.retention_forms import EXPONENTIAL, LOG_LINEAR, POWER, STRETCHED, kept_share
 
 Trials = dict[str, tuple[float, float, float, float]]

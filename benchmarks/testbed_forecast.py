@@ -22,9 +22,9 @@ import numpy as np
 from mixplan.documents import Measurements, Table, read_measurements
 from mixplan.errors import InputError
 from mixplan.laws.backtest import Tested, backtest
-from mixplan.laws.bootstrap import interval_90
 from mixplan.laws.calibration import checked_evidence
 from mixplan.laws.candidates import parametric, time_exponent
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.evidence import FloatArray, standard_rows
 from mixplan.laws.protocol import Cells, Scattered, mixed
 from mixplan.laws.surface import Surface

@@ -178,7 +178,7 @@ def test_every_problem_is_reported_at_once(measured: Measurements) -> None:
     text = "\n".join(error.value.problems)
     for part in (
         "learned skill must lie",
-        "3 bootstrap draws",
+        "3 draws cannot",
         "skill must be (accuracy",
         "retention: each run_id",
     ):

@@ -10,7 +10,7 @@ from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw
 from mixplan.errors import InputError
 from mixplan.laws import interference
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.ranges import outside
 
 SIZES = (8_336.0, 33_056.0, 131_648.0, 295_776.0)

@@ -15,7 +15,6 @@ from mixplan.laws.beta_noise import (
     interval,
     probability_at_least,
 )
-from mixplan.laws.bootstrap import run_weights
 
 
 def sampled(generator: np.random.Generator, mean: np.ndarray, precision: np.ndarray | float) -> np.ndarray:
@@ -98,20 +97,3 @@ def test_higher_mean_is_never_worse(means: list[float], precision: float, thresh
     low, high = interval(mean, np.array([precision]))
     assert ((p >= 0) & (p <= 1)).all() and p[1] >= p[0] - 1e-9
     assert low[1] >= low[0] and high[1] >= high[0] and (high >= low).all()
-
-
-@pytest.mark.parametrize("runs", [1, 2, 4, 12])
-def test_run_weights_have_mean_one_and_drop_no_run(runs: int) -> None:
-    weights = run_weights(runs, 500, np.random.default_rng(0))
-    assert weights.shape == (500, runs) and np.allclose(weights.mean(axis=1), 1) and (weights > 0).all()
-
-
-def test_bootstrap_of_a_line_has_the_spread_of_least_squares() -> None:
-    generator = np.random.default_rng(0)
-    x = np.linspace(-1, 1, 10)
-    ratios = []
-    for _ in range(40):
-        y = 1 + 2 * x + generator.normal(0, 0.3, 10)
-        slopes = [np.polyfit(x, y, 1, w=np.sqrt(w))[0] for w in run_weights(10, 300, generator)]
-        ratios.append(np.std(slopes) / (0.3 / np.sqrt((x**2).sum())))
-    assert 0.8 < np.mean(ratios) < 1.35

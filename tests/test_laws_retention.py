@@ -16,7 +16,7 @@ from mixplan.documents.calibration import FittedLaw
 from mixplan.documents.measurements import TEXT_COLUMNS
 from mixplan.documents.table import from_rows
 from mixplan.laws import retention
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.ranges import outside
 from mixplan.laws.retention import half_life, kept, new_run_half_life, new_run_kept
 from mixplan.laws.retention_curves import Curve, log_likelihood

@@ -10,7 +10,7 @@ import pytest
 from mixplan.documents import Table
 from mixplan.documents.measurements import read_measurements
 from mixplan.laws import retention
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.retention_curves import read_curves
 
 REFERENCE = Path(retention.__file__).parents[1] / "references" / "cpu-manuals"

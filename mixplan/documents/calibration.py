@@ -17,7 +17,7 @@ class Range(Part):
 
 
 class FittedLaw(Part):
-    """One law: named parameters, their point estimate, and bootstrap draws (rows) over runs."""
+    """One law: named parameters, their point estimate, and draws (rows) from what is not known of them."""
 
     law: str
     """Name of the functional form."""
@@ -31,7 +31,7 @@ class FittedLaw(Part):
     values: list[Number]
     """Point estimate, in the order of `parameters`."""
     draws: list[list[Number]] = []
-    """Bootstrap draws over runs, each in the order of `parameters`."""
+    """Draws from the posterior, each in the order of `parameters`."""
     ranges: dict[str, Range] = {}
     """What it was fitted on, e.g. block_params, tokens, frequency."""
     settings: dict[str, Number] = {}

@@ -42,8 +42,8 @@ def fit_calibration(
     Args:
         measurements: tables that keep the rules of their columns (as `read_measurements` returns them).
         learned_skill: skill from which a cell counts as learned, in (0, 1).
-        draws: bootstrap draws over runs.
-        seed: of the bootstrap.
+        draws: of every law's parameters.
+        seed: of the draws.
 
     Raises:
         InputError: rows contradict each other, or there are fewer than two sizes; all problems at once.
@@ -127,9 +127,7 @@ def checked_evidence(measurements: Measurements, learned_skill: float, draws: in
     if not 0.0 < learned_skill < 1.0:
         problems.append(f"learned skill must lie between 0 and 1, not at {learned_skill:g}")
     if draws < MIN_DRAWS:
-        problems.append(
-            f"{draws} bootstrap draws cannot give 90 % intervals; use at least {MIN_DRAWS} (200 is usual)"
-        )
+        problems.append(f"{draws} draws cannot give 90 % intervals; use at least {MIN_DRAWS} (200 is usual)")
     learning = measurements.learning
     try:
         learning, _ = standard_rows(learning, "learning")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from mixplan.documents.calibration import FittedLaw, TaskCoverage
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.evidence import Evidence, FloatArray
 from mixplan.laws.learning import ceiling_name
 from mixplan.laws.protocol import Cells

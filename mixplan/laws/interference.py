@@ -25,7 +25,7 @@ from scipy.stats import f as f_distribution
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw, Range
 from mixplan.errors import InputError
-from mixplan.laws.bootstrap import line_draws, rounded
+from mixplan.laws.drawn import line_draws, rounded
 
 FloatArray = NDArray[np.float64]
 

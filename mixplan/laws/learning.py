@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from mixplan.documents.calibration import FittedLaw, Range
 from mixplan.laws.beta_noise import to_unit
-from mixplan.laws.bootstrap import interval_90, rounded
+from mixplan.laws.drawn import interval_90, rounded
 from mixplan.laws.evidence import AXES, Evidence, FloatArray, Kind
 from mixplan.laws.forms import (
     ALPHA,

@@ -28,7 +28,7 @@ from scipy.special import ndtri
 
 from mixplan.documents.calibration import FittedLaw, Range
 from mixplan.errors import InputError
-from mixplan.laws.bootstrap import rounded
+from mixplan.laws.drawn import rounded
 from mixplan.laws.evidence import FloatArray
 from mixplan.laws.loss_posterior import NOISES, R_STAR, REPETITION, LossPosterior, effective_tokens
 from mixplan.laws.loss_rows import LossRows, choose, loss_rows

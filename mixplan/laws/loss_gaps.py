@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from mixplan.documents import Calibration
 from mixplan.documents.calibration import FittedLaw
 from mixplan.errors import InputError, NoAnswer
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.evidence import FloatArray
 from mixplan.laws.lm_loss import (
     EDGE_TOLERANCE,

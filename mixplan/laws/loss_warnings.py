@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.evidence import FloatArray
 from mixplan.laws.loss_posterior import NOISES, R_STAR, REPETITION, LossPosterior
 from mixplan.laws.loss_rows import MAX_CORRELATION, LossRows, correlation

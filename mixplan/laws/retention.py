@@ -20,7 +20,7 @@ from scipy.stats import norm
 
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw, Range
-from mixplan.laws.bootstrap import line_draws, rounded
+from mixplan.laws.drawn import line_draws, rounded
 from mixplan.laws.retention_curves import MIN_DELAYS, SIGNIFICANCE, Curve, peak_delay, read_curves
 from mixplan.laws.retention_fit import Bursts, draw, fit_form, left_out_misfit, left_out_score, residual
 from mixplan.laws.retention_forms import FORMULAS, SHAPES, SOURCES, kept_share

@@ -20,7 +20,7 @@ import numpy as np
 from mixplan.documents import Table
 from mixplan.documents.calibration import FittedLaw, Range
 from mixplan.errors import InputError
-from mixplan.laws.bootstrap import interval_90, rounded
+from mixplan.laws.drawn import interval_90, rounded
 from mixplan.laws.evidence import FloatArray
 from mixplan.laws.posterior import curvature
 from mixplan.laws.source_forms import FORMS, NOISE, Centre, Form, log_bits, named, prior

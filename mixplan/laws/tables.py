@@ -15,7 +15,7 @@ from mixplan.documents.calibration import (
     TaskCoverage,
 )
 from mixplan.laws import interference, retention
-from mixplan.laws.bootstrap import interval_90
+from mixplan.laws.drawn import interval_90
 from mixplan.laws.learning import ceiling_name
 from mixplan.laws.source_predict import predict
 from mixplan.units import number
@@ -66,7 +66,7 @@ def calibration_tables(calibration: Calibration) -> list[Shown]:
 
 
 def calibration_summary(calibration: Calibration) -> dict[str, Any]:
-    """The document without bootstrap draws and left-out cells, for programs that only want the findings."""
+    """The document without draws and left-out cells, for programs that only want the findings."""
     laws = ("learning", "retention", "interference", "lm_loss")
     return calibration.model_dump(
         mode="json",
