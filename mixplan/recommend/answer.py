@@ -233,23 +233,17 @@ def _coverage(recipe: Recipe, calibration: Calibration, common_share: float) -> 
     known = {(one.family, one.complexity): one for one in calibration.tasks}
     for task in recipe.tasks:
         coverage = known.get((task.family, task.complexity))
-        if coverage is None or coverage.status == "bracketed":
+        # Of a kind that was never finished every forecast says so itself.
+        if coverage is None or coverage.status in ("bracketed", "never finished"):
             continue
         kind = f"task {task.name!r}: {task.family} of complexity {task.complexity:g}"
-        if coverage.status == "never finished":
-            told.append(
-                f"{kind} was measured before the ends of runs only, so its threshold was not measured"
-            )
-        else:
-            side = (
-                "it may lie anywhere above"
-                if coverage.status == "never learned"
-                else "it may lie anywhere below"
-            )
-            told.append(
-                f"{kind} was {coverage.status} on the ladder ({coverage.learned} of {coverage.cells} cells), "
-                f"so its threshold was not measured, {side}"
-            )
+        side = (
+            "it may lie anywhere above" if coverage.status == "never learned" else "it may lie anywhere below"
+        )
+        told.append(
+            f"{kind} was {coverage.status} on the ladder ({coverage.learned} of {coverage.cells} cells), "
+            f"so its threshold was not measured, {side}"
+        )
     if recipe.common_loss_increase_nats is not None and calibration.lm_loss is not None:
         used = {"block_params": float(recipe.block_params), "tokens": common_share * recipe.tokens}
         for axis, value in used.items():
