@@ -23,6 +23,7 @@ from mixplan.laws.evidence import Evidence
 from mixplan.laws.loss_backtest import LossPrediction, backtest_lm_loss
 from mixplan.laws.loss_rows import loss_rows
 from mixplan.laws.rolling import Crossing, Fold, Said, crossings
+from mixplan.laws.scores import ratio_error
 from mixplan.units import number
 
 MARKER = "<!-- Everything below is the output of benchmarks/forecast.py. -->"
@@ -245,9 +246,9 @@ def seed_thresholds(tested: Tested, learned_skill: float) -> tuple[int, int]:
             rest = {where(one): one for one in crossings(rung.where(~own), learned_skill)}
             for one in crossings(rung.where(own), learned_skill):
                 if where(one) in rest:
-                    ratio = one.threshold_frequency / rest[where(one)].threshold_frequency
+                    off = ratio_error(one.threshold_frequency, rest[where(one)].threshold_frequency)
                     every += 1
-                    near_ones += max(ratio, 1.0 / ratio) <= NEAR
+                    near_ones += bool(off <= NEAR)
     return near_ones, every
 
 

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import re
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commanding import mixplan
 from simulate import LADDER, simulate_measurements
 
-from mixplan import cli
 from mixplan.documents import Calibration, Measurements, Table, load, read_measurements, write_measurements
 from mixplan.laws import tables_agree, thin_tables, units_check
 from mixplan.laws.censoring import quantile
@@ -31,26 +28,6 @@ FREQUENCIES = (2.3e-4, 9.4e-4, 3.9e-3)
 HORIZONS = (1.6384e6, 3.2768e6)
 STEP = 4096
 Column = Callable[[Table], np.ndarray]
-
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-def mixplan(*arguments: object) -> Result:
-    """The command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["mixplan", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-    return Result(code, out.getvalue(), err.getvalue())
 
 
 def ladder(rungs: int = 3, seeds: int = 2, **more: object) -> Measurements:
@@ -212,10 +189,10 @@ def test_what_cannot_be_is_refused_by_fit_and_backtest(name: str, tmp_path: Path
     write_measurements(make(), tmp_path / "m")
     for command in (("fit", tmp_path / "m", "-o", tmp_path / "c.json"), ("backtest", tmp_path / "m")):
         found = mixplan(*command)
-        assert found.code == 2 and not found.out, found.out
-        assert "Traceback" not in found.err
+        assert found.returncode == 2 and not found.stdout, found.stdout
+        assert "Traceback" not in found.stderr
         for part in says:
-            assert part in found.err, found.err
+            assert part in found.stderr, found.stderr
     assert not (tmp_path / "c.json").exists()
 
 
@@ -276,7 +253,7 @@ def test_a_strange_table_is_fitted_with_the_warning(tmp_path: Path) -> None:
     write_measurements(STRANGE["embeddings counted in"][0](), tmp_path / "m")
     for command in (("fit", tmp_path / "m", "-o", tmp_path / "c.json"), ("backtest", tmp_path / "m")):
         found = mixplan(*command, "--draws", 20)
-        assert found.code == 0 and "warning: learning: block_params equals total_params" in found.err
+        assert found.returncode == 0 and "warning: learning: block_params equals total_params" in found.stderr
 
 
 @pytest.mark.parametrize("name", ["plain", "examples", "cpu-manuals", "quickstart"])
@@ -350,16 +327,16 @@ def test_thin_tables_say_what_they_cannot_and_stay_in_doubt(name: str, tmp_path:
     make, says = THIN[name]
     write_measurements(make(), tmp_path / "m")
     found = mixplan("fit", tmp_path / "m", "-o", tmp_path / "c.json", "--draws", 60)
-    assert found.code == 0, found.err
+    assert found.returncode == 0, found.stderr
     for part in says:
-        assert part in found.err, found.err
+        assert part in found.stderr, found.stderr
     laws = load(tmp_path / "c.json", Calibration)
     assert all(any(part in text for text in laws.warnings) for part in says)
     beyond = BEYOND.get(name, "186480,3.2768e6,9.4e-4")
     cells, out = tmp_path / "cells.csv", tmp_path / "o.csv"
     cells.write_text(CELLS.format("modular_addition,5", beyond))
     asked = mixplan("predict", tmp_path / "c.json", "--cells", cells, "-o", out)
-    assert asked.code == 0 and "1 of them outside what was measured" in asked.out
+    assert asked.returncode == 0 and "1 of them outside what was measured" in asked.stdout
     with out.open() as file:
         inside, outside = csv.DictReader(file)
     assert (inside["extrapolated"], outside["extrapolated"]) == ("0", "1")
@@ -390,7 +367,7 @@ def test_one_sided_bounds_claim_no_more_than_was_measured(tmp_path: Path) -> Non
         measured = ladder(intercepts={**intercepts, ("comparison", 4.0): 3.0}, precision=40.0)
         write_measurements(measured, tmp_path / side)
         found = mixplan("fit", tmp_path / side, "-o", tmp_path / f"{side}.json", "--draws", 100)
-        assert found.code == 0, found.err
+        assert found.returncode == 0, found.stderr
         said = [text for text in load(tmp_path / f"{side}.json", Calibration).warnings if "censored" in text]
         assert len(said) == 2, said
         loose, tight = bounds(said, side)
@@ -422,18 +399,18 @@ def test_cells_in_other_units_are_refused(row: str, says: str, tmp_path: Path) -
     cells = tmp_path / "cells.csv"
     cells.write_text(f"block_params,tokens,frequency,family,complexity\n{row},comparison,8\n")
     found = mixplan("predict", "ref:quickstart", "--cells", cells, "-o", tmp_path / "o.csv")
-    assert found.code == 2 and says in found.err and not (tmp_path / "o.csv").exists(), found.err
+    assert found.returncode == 2 and says in found.stderr and not (tmp_path / "o.csv").exists(), found.stderr
 
 
 def test_gaps_refuses_sizes_that_are_none() -> None:
     for size in ("0.008", "-8336", "nan"):
         found = mixplan("gaps", "ref:quickstart", "--small", size)
-        assert found.code == 2 and "must be a number of block parameters, in ones" in found.err
+        assert found.returncode == 2 and "must be a number of block parameters, in ones" in found.stderr
 
 
 def test_gaps_without_a_loss_law_says_so(tmp_path: Path) -> None:
     write_measurements(altered(BARE, lm_loss=None), tmp_path / "m")
     fitted = mixplan("fit", tmp_path / "m", "-o", tmp_path / "c.json", "--draws", 20)
-    assert fitted.code == 0 and "no lm_loss in the learning table" in fitted.err
+    assert fitted.returncode == 0 and "no lm_loss in the learning table" in fitted.stderr
     found = mixplan("gaps", tmp_path / "c.json")
-    assert found.code == 1 and "lm_loss" in found.err and not found.out
+    assert found.returncode == 1 and "lm_loss" in found.stderr and not found.stdout

@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commanding import Result, mixplan
 from simulate import LADDER, simulate_measurements
 
-from mixplan import cli
 from mixplan.documents import Calibration, Table, load, write_measurements
 from mixplan.documents.table import read_table, write_table
 
 THREE = dict(list(LADDER.items())[:3])
 CELLS = "id,block_params,tokens,frequency,family,complexity\n007,33056,3.2768e6,1e-3,comparison,8\n"
-
-
-@dataclass
-class Result:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def mixplan(*arguments: object) -> Result:
-    """The command in this process: the same entry point, without the seconds a new interpreter takes."""
-    out, err = io.StringIO(), io.StringIO()
-    words = ["mixplan", *map(str, arguments)]
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", words)
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-    return Result(code, out.getvalue(), err.getvalue())
 
 
 def subprocess_mixplan(*arguments: object) -> Result:

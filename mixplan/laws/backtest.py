@@ -79,15 +79,17 @@ def backtest(
     names = {float(size): _rung_name(evidence, size) for size in sizes}
     told = [(fold, _default(fold, found, learned_skill)) for fold in found]
     rolling = [_scored(fold, default, names, learned_skill) for fold, default in told]
-    final, default = next((fold, said) for fold, said in told if fold is last[0])
+    (final, default), scored = next(
+        (pair, one) for pair, one in zip(told, rolling, strict=True) if pair[0] is last[0]
+    )
     choice = choose(found)
     document = Backtest(
         left_out_rung=names[_size(final)],
         left_out_block_params=_size(final),
         fitted_rungs=[names[size] for size in final.fitted],
-        scores=next(one.scores for one, (fold, _) in zip(rolling, told, strict=True) if fold is final),
+        scores=scored.scores,
         cells=_cells(final, default),
-        seed_noise_brier=seed_noise(final.left_out, final.observed),
+        seed_noise_brier=scored.seed_noise_skill,
         verdict=_verdict(final, default, learned_skill),
         rolling=rolling,
         choice=choice.reason,
@@ -163,11 +165,8 @@ def _scored(fold: Fold, default: Said, names: dict[float, str], learned_skill: f
 def _score(fold: Fold, said: Said, learned_skill: float) -> BacktestScore:
     observed = fold.observed[said.known]
     learned = observed >= learned_skill
-    ratios = [
-        np.inf if predicted is None else predicted / crossing.threshold_frequency
-        for predicted, crossing in zip(said.thresholds, fold.crossed, strict=True)
-    ]
-    off = np.array([max(ratio, 1.0 / ratio) for ratio in ratios])
+    predicted = np.array([np.inf if one is None else one for one in said.thresholds])
+    off = scores.ratio_error(predicted, np.array([one.threshold_frequency for one in fold.crossed]))
     middle = float(np.median(off)) if len(off) else np.inf
     return BacktestScore(
         forecast=said.name,

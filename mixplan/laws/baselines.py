@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixplan.laws.beta_noise import PRECISION_RANGE, to_unit
+from mixplan.laws.beta_noise import fit_precision
 from mixplan.laws.evidence import Evidence, FloatArray, IntArray
 from mixplan.laws.protocol import Cells, Scattered
 from mixplan.laws.scores import SAME_FREQUENCY, threshold_frequency
@@ -31,9 +31,7 @@ def precision_of(skill: FloatArray, mean: FloatArray) -> float:
     known = np.isfinite(mean)
     if not known.any():
         return _UNTESTED_PRECISION
-    observed, expected = to_unit(skill[known]), to_unit(np.clip(mean[known], 0.0, 1.0))
-    dispersion = ((observed - expected) ** 2).sum() / (expected * (1.0 - expected)).sum()
-    return float(np.clip(1.0 / max(dispersion, 1e-6) - 1.0, *PRECISION_RANGE))
+    return fit_precision(skill[known], np.clip(mean[known], 0.0, 1.0), np.ones(int(known.sum())), 0)
 
 
 class Copy:
