@@ -1,7 +1,7 @@
 """Plans and a forecast in closed form, for tests of recommend.
 
-The forecast: logit p = a(family, complexity) + b·ln(f/f0) + c·ln(N/N0) + d·ln(D/D0); LM loss 1.5 + 9/N^0.28 +
-200/D^0.45.
+The forecast: logit p = a(family, complexity) + shift + b·ln(f/f0) + c·ln(N/N0) + d·ln(D/D0); LM loss 1.5 +
+9/N^0.28 + 200/D^0.45.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit
+from scipy.stats import norm
 
 from mixplan.documents import Plan, Recipe
-from mixplan.documents.forecast import SkillForecast
+from mixplan.documents.forecast import GoalForecast
 from mixplan.recommend import recommend
 
 KINDS = {("comparison", 4.0): 3.0, ("comparison", 8.0): 2.0, ("modular_addition", 5.0): 0.0}
@@ -23,14 +24,23 @@ F0, N0, D0 = 1.35e-3, 33_056.0, 3.3e6
 
 
 class Logistic:
-    """Known to the last digit; `loss=False` stands for a calibration without an LM-loss law."""
+    """Known to the last digit; `loss=False` stands for a calibration without an LM-loss law.
 
-    def __init__(self, b: float = 1.15, c: float = 0.65, d: float = 2.4, loss: bool = True) -> None:
+    With `spread` above 0 the intercept is uncertain: nine draws, its normal quantiles times `spread`.
+    """
+
+    def __init__(
+        self, b: float = 1.15, c: float = 0.65, d: float = 2.4, loss: bool = True, spread: float = 0.0
+    ) -> None:
         self.b, self.c, self.d, self.loss = b, c, d, loss
+        self.shift = spread * norm.ppf((np.arange(9) + 0.5) / 9) if spread else np.zeros(1)
         self.calls = 0
 
     def families(self) -> dict[str, list[float]]:
         return {"comparison": [4.0, 8.0], "modular_addition": [5.0]}
+
+    def sources(self) -> list[str]:
+        return []
 
     def log_odds(self, family, complexity, block_params, tokens, frequency):
         a = np.array([KINDS[name, float(level)] for name, level in zip(family, complexity, strict=True)])
@@ -38,19 +48,29 @@ class Logistic:
         return a + self.b * logs[0] + self.c * logs[1] + self.d * logs[2]
 
     def p_learned(self, *cells):
+        """Mean over the draws."""
+        return expit(self.log_odds(*cells)[:, None] + self.shift).mean(axis=1)
+
+    def reached(self, goals, goal, *columns):
         self.calls += 1
-        return expit(self.log_odds(*cells))
+        cells = [goals[at].family for at in goal], [goals[at].complexity for at in goal], *columns
+        return expit(self.log_odds(*cells)[:, None] + self.shift)
 
-    def skill(self, *cells):
-        p = self.p_learned(*cells)
-        beyond = [["tokens above the largest fitted"] if tokens > 2e7 else [] for tokens in cells[3]]
-        low, high = 0.8 * p, np.minimum(1.1 * p, 1.0)
-        return SkillForecast(p, low, high, low, high, p, beyond)
+    def told(self, goals, goal, block_params, tokens, frequency):
+        p = self.reached(goals, goal, block_params, tokens, frequency).mean(axis=1)
+        beyond = [["tokens above the largest fitted"] if count > 2e7 else [] for count in tokens]
+        return GoalForecast(p, 0.8 * p, np.minimum(1.1 * p, 1.0), beyond)
 
-    def lm_loss(self, block_params, tokens):
+    def parameters(self, goals):
+        return ["intercept"], self.shift[:, None]
+
+    def lm_loss(self, block_params, tokens, common_share=None):
         if not self.loss:
             return None
         return 1.5 + 9.0 / np.asarray(block_params) ** 0.28 + 200.0 / np.asarray(tokens) ** 0.45
+
+    def lm_loss_draws(self, block_params, tokens):
+        return None
 
     def tokens_needed(self, kind, block_params: float, frequency: float, target: float) -> float:
         """D at which p reaches `target` when the frequency does not depend on D."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from planning import Logistic, plan_dict
+from pydantic import ValidationError
 
 from mixplan.documents import Plan
 from mixplan.errors import InputError
@@ -114,10 +115,15 @@ def test_a_natural_share_of_nothing() -> None:
     assert "source 'r2': natural_share is 0" in problems(plan)
 
 
-def test_no_tasks_and_sizes_given_twice() -> None:
-    text = problems(plan_dict(tasks=[], sizes=["cpu_8k", "cpu_33k", "cpu_8k"]))
-    assert "the plan has no tasks" in text
-    assert "size 'cpu_8k' is given twice" in text
+def test_no_tasks() -> None:
+    assert "the plan has no tasks" in problems(plan_dict(tasks=[]))
+
+
+def test_sizes_given_twice() -> None:
+    with pytest.raises(ValidationError, match="given twice: cpu_8k; keep one of each"):
+        Plan.model_validate(plan_dict(sizes=["cpu_8k", "cpu_33k", "cpu_8k"]))
+    with pytest.raises(ValidationError, match="given twice: cpu_33k"):
+        Plan.model_validate(plan_dict(sizes=["cpu_33k", {"ladder": "cpu", "max_block_params": 40e3}]))
 
 
 def test_everything_wrong_is_said_at_once_and_nothing_is_searched() -> None:

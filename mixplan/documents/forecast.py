@@ -1,10 +1,11 @@
 """What recommend asks of the laws: a protocol, so that neither stage imports the other.
 
-Shape legend: n = cells (broadcast together), D = parameter draws.
+Shape legend: n = cells (broadcast together), D = draws of the laws' parameters, G = goals, K = parameters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,35 @@ class SkillForecast:
     """Per cell, why it lies outside what was measured; empty list: inside."""
 
 
-class Forecast(Protocol):
-    """The fitted laws, ready to answer."""
+@dataclass(frozen=True)
+class Goal:
+    """What a run is asked for: a skill in a measured kind of task, or bits per byte on a measured source."""
+
+    family: str
+    """Kind of task; with `bits_per_byte`, the source that the law speaks about."""
+    complexity: float = 1.0
+    skill: float | None = None
+    """At least this skill; None: the calibration's threshold of "learned"."""
+    bits_per_byte: float | None = None
+    """In place of a skill: at most so many bits per byte on the source's held-out text."""
+
+
+@dataclass(frozen=True)
+class GoalForecast:
+    """What a new run is expected to measure, for n cells: skill, or bits per byte of goals in those."""
+
+    value: FloatArray
+    """Mean, shape (n,)."""
+    low: FloatArray
+    """Lower end of the 90 % interval for a new run, shape (n,)."""
+    high: FloatArray
+    """Its upper end, shape (n,)."""
+    extrapolated: list[list[str]]
+    """Per cell, why it lies outside what was measured; empty list: inside."""
+
+
+class CellForecast(Protocol):
+    """The learning law, ready to answer for cells by family and complexity: what the report asks."""
 
     def families(self) -> dict[str, list[float]]:
         """Calibrated families and their complexities."""
@@ -50,7 +79,7 @@ class Forecast(Protocol):
         tokens: FloatArray,
         frequency: FloatArray,
     ) -> FloatArray:
-        """Probability learned, shape (n,). Fast: for use inside a search. `family` is a list of n names."""
+        """Probability learned, shape (n,). `family` is a list of n names."""
         ...
 
     def skill(
@@ -67,8 +96,69 @@ class Forecast(Protocol):
     def lm_loss(
         self, block_params: FloatArray, tokens: FloatArray, common_share: FloatArray | None = None
     ) -> FloatArray | None:
+        """As `Forecast.lm_loss`."""
+        ...
+
+
+class Forecast(Protocol):
+    """The fitted laws, ready to answer.
+
+    Cells are columns of one length n: which of the goals (int), block parameters, training tokens, instances
+    per training token (of a source as a whole: its share). Draws are common: draw d means the same parameters
+    for every goal and cell, and in every call.
+    """
+
+    def families(self) -> dict[str, list[float]]:
+        """Calibrated families and their complexities."""
+        ...
+
+    def sources(self) -> list[str]:
+        """Sources with a law of bits per byte."""
+        ...
+
+    def reached(
+        self,
+        goals: Sequence[Goal],
+        goal: IntArray,
+        block_params: FloatArray,
+        tokens: FloatArray,
+        frequency: FloatArray,
+    ) -> FloatArray:
+        """Probability that a new run reaches its goal, given each draw, shape (n, D).
+
+        Rises with frequency. What differs from run to run is inside the probability; what is not known about
+        the parameters is the spread over D. Fast: for use inside a search.
+        """
+        ...
+
+    def told(
+        self,
+        goals: Sequence[Goal],
+        goal: IntArray,
+        block_params: FloatArray,
+        tokens: FloatArray,
+        frequency: FloatArray,
+    ) -> GoalForecast:
+        """What a new run measures, with intervals and extrapolation flags."""
+        ...
+
+    def parameters(self, goals: Sequence[Goal]) -> tuple[list[str], FloatArray]:
+        """What is uncertain behind these goals, in words, and its value in every draw: K names, shape (D, K).
+
+        In the same order of draws as `reached`.
+        """
+        ...
+
+    def lm_loss(
+        self, block_params: FloatArray, tokens: FloatArray, common_share: FloatArray | None = None
+    ) -> FloatArray | None:
         """Predicted LM loss (nats per token) on common data, shape (n,); None when no such law was fitted.
 
         `common_share` is the share of common data in the tokens; without it they are all common data.
         """
+        ...
+
+    def lm_loss_draws(self, block_params: FloatArray, tokens: FloatArray) -> FloatArray | None:
+        """The same, all common data, in every draw of that law, shape (n, D'); None when there is no law or
+        it has no draws."""
         ...

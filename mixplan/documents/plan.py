@@ -3,121 +3,41 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Discriminator, Tag, field_validator, model_validator
 
-from mixplan.documents.base import (
-    Count,
-    Document,
-    Fraction,
-    Name,
-    NonNegative,
-    OpenFraction,
-    Part,
-    Place,
-    Positive,
-    RulesBroken,
-    Whole,
-)
+from mixplan.documents.base import Count, Document, Name, NonNegative, Place, Positive, RulesBroken
 from mixplan.documents.calibration_spec import Tokenizer
-from mixplan.documents.shapes import ModelShape, as_shapes, check_presets
+from mixplan.documents.plan_parts import (
+    Budget,
+    Constraints,
+    PlanGroup,
+    PlanHardware,
+    PlanSource,
+    PlanTask,
+    Search,
+    SizeRange,
+)
+from mixplan.documents.shapes import PRESETS, ModelShape, as_shapes
 from mixplan.documents.suggest import did_you_mean
 
-
-class PlanSource(Part):
-    """A body of data."""
-
-    name: Name
-    """Also the name of its folder and of its stream."""
-    role: Literal["common", "rare"]
-    """rare: its upsampling rate is searched; common: shares what is left, in natural proportion."""
-    text: list[str] = []
-    """Raw text files, folders or glob patterns that `mixplan build` turns into MDS; relative to this file."""
-    pattern: str = "*"
-    """Which files to take from a folder under `text`, searched recursively."""
-    mds: str | None = None
-    """Folder of its MDS shards: where `build` writes and the emitted streams read. Relative to this file, or
-    a URL that Streaming understands."""
-    tokens_available: Positive | None = None
-    """Unique tokens. Default: counted from the index of its MDS folder."""
-    natural_share: Fraction | None = None
-    """Share of the mixture when nothing is upsampled. Default, if no source gives it: by tokens available."""
-    max_epochs: Positive = 4.0
-    """How often it may be repeated (arXiv 2305.16264: up to 4 epochs are nearly as good as fresh)."""
-    repetition_half_life_epochs: Positive = 15.39
-    """R* of arXiv 2305.16264, eq. 5: repeats are worth U·R*(1 − e^(−R/R*)) fresh tokens."""
-    min_share: Fraction = 0.0
-    """Lower bound on its share."""
-    max_share: Fraction = 1.0
-    """Upper bound on its share."""
-
-    @model_validator(mode="after")
-    def _bounds_in_order(self) -> PlanSource:
-        if self.min_share > self.max_share:
-            raise ValueError(f"min_share={self.min_share:g} exceeds max_share={self.max_share:g}")
-        return self
+TOLERANCE = 1e-9
+"""Sums of shares may be off by so much."""
 
 
-class PlanTask(Part):
-    """A rare skill that the model should have at the end."""
-
-    name: Name
-    density: dict[str, Positive]
-    """Instances per token of each source that holds it."""
-    family: str
-    """Calibrated family whose difficulty it has: a synthetic one, or the team's own measured task."""
-    complexity: Positive
-    """Complexity within that family."""
-    target_probability: OpenFraction = 0.8
-    """Probability with which a run must have learned it."""
+def _kind_of_size(value: Any) -> str:
+    if isinstance(value, str):
+        return "preset"
+    ladder = "ladder" in value if isinstance(value, dict) else isinstance(value, SizeRange)
+    return "range" if ladder else "shape"
 
 
-class Budget(Part):
-    """What may be spent. At least one; all that are given hold."""
-
-    tokens: Positive | None = None
-    """Training tokens."""
-    flops: Positive | None = None
-    """Training FLOPs."""
-    gpu_hours: Positive | None = None
-    """Accelerator hours; needs `hardware`."""
-    money: Positive | None = None
-    """In the currency of `hardware`."""
-
-    @model_validator(mode="after")
-    def _some_limit(self) -> Budget:
-        if self.tokens is None and self.flops is None and self.gpu_hours is None and self.money is None:
-            raise ValueError("give at least one of tokens, flops, gpu_hours, money")
-        return self
-
-
-class PlanHardware(Part):
-    """Turns FLOPs into hours and money."""
-
-    name: str = "accelerator"
-    peak_flops_per_second: Positive
-    """Peak rate of one device at the training precision."""
-    mfu: OpenFraction = 0.4
-    """Share of the peak that the training run reaches."""
-    price_per_device_hour: NonNegative = 0.0
-    """Money per device and hour."""
-    currency: str = "USD"
-
-
-class Constraints(Part):
-    """What the mixture must not do."""
-
-    max_common_loss_increase_nats: NonNegative | None = None
-    """Largest increase of the LM loss on common data (nats per token) against the natural mixture of the same
-    size and token count."""
-
-
-class Search(Part):
-    """The optimiser."""
-
-    trials: Count = 400
-    seed: Whole = 0
+Size = Annotated[
+    Annotated[str, Tag("preset")] | Annotated[ModelShape, Tag("shape")] | Annotated[SizeRange, Tag("range")],
+    Discriminator(_kind_of_size),
+]
 
 
 class Plan(Document):
@@ -126,8 +46,10 @@ class Plan(Document):
     name: Name = "plan"
     sources: list[PlanSource]
     tasks: list[PlanTask]
-    sizes: list[str | ModelShape]
-    """Sizes to choose from: preset names or explicit shapes."""
+    groups: list[PlanGroup] = []
+    """Bounds on the shares of several sources together."""
+    sizes: list[Size]
+    """Sizes to choose from: preset names, explicit shapes, ranges of presets."""
     tokenizer: Tokenizer = Tokenizer()
     sequence_length: Count = 2048
     """Tokens a sample."""
@@ -138,14 +60,31 @@ class Plan(Document):
     budget: Budget
     hardware: PlanHardware | None = None
     constraints: Constraints = Constraints()
-    objective: Literal["cheapest"] = "cheapest"
-    """cheapest: the fewest FLOPs that reach every task's target."""
+    inference_tokens: NonNegative = 0.0
+    """Tokens that the model will process after training. What they cost counts in the choice (a forward pass
+    is a third of a training step's FLOPs), so that a smaller model may win; budgets are of training alone."""
+    objective: Literal["cheapest", "most_tasks", "common_loss", "value"] = "cheapest"
+    """cheapest: the fewest FLOPs that reach every task's target. most_tasks: as much `value` of tasks that
+    reach their targets as the budget allows, then the fewest FLOPs. common_loss: the lowest loss on common
+    data that leaves every target reached. value: the largest sum of value × probability learned."""
     search: Search = Search()
 
     @field_validator("sizes")
     @classmethod
-    def _known_sizes(cls, value: list[str | ModelShape]) -> list[str | ModelShape]:
-        check_presets(value)
+    def _known_sizes(cls, value: list[Size]) -> list[Size]:
+        if not value:
+            raise ValueError("at least one size is needed")
+        unknown: list[tuple[Place, str]] = [
+            ((at,), f"{one!r} is no preset{did_you_mean(one, PRESETS)}; `mixplan schema presets` lists them")
+            for at, one in enumerate(value)
+            if isinstance(one, str) and one not in PRESETS
+        ]
+        if unknown:
+            raise RulesBroken(unknown)
+        names = [shape.name for shape in _shapes(value)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"given twice: {', '.join(twice)}; keep one of each")
         return value
 
     @model_validator(mode="after")
@@ -153,24 +92,22 @@ class Plan(Document):
         problems: list[str | tuple[Place, str]] = []
         names = [source.name for source in self.sources]
         task_names = [task.name for task in self.tasks]
-        for what, listed in (("source", names), ("task", task_names)):
+        group_names = [group.name for group in self.groups]
+        for what, listed in (("source", names), ("task", task_names), ("group", group_names)):
             problems += [
                 f"{what} {name!r} is given twice" for name in sorted(set(listed)) if listed.count(name) > 1
             ]
         if not any(source.role == "common" for source in self.sources):
             problems.append("at least one source needs role: common, or nothing gives way to the rare ones")
         for index, task in enumerate(self.tasks):
-            at: Place = ("tasks", index, "density")
-            if not task.density:
-                problems.append(
-                    (at, f"task {task.name!r} is in no source; give `density` at least one source")
-                )
+            held = [task.source] if task.source is not None else list(task.density)
+            key = "source" if task.source is not None else "density"
             problems += [
                 (
-                    (*at, name),
-                    f"task {task.name!r} has a density in an unknown source{did_you_mean(name, names)}",
+                    ("tasks", index, key, *([] if key == "source" else [name])),
+                    f"task {task.name!r} is in an unknown source, {name!r}{did_you_mean(name, names)}",
                 )
-                for name in task.density
+                for name in held
                 if name not in names
             ]
         given = [source.natural_share for source in self.sources if source.natural_share is not None]
@@ -178,16 +115,14 @@ class Plan(Document):
             problems.append("natural_share is given for some sources only; give it for all or for none")
         elif given and not math.isclose(sum(given), 1.0, abs_tol=1e-6):
             problems.append(f"natural shares sum to {sum(given):.6g}; they must sum to 1")
-        if sum(source.min_share for source in self.sources) > 1 + 1e-9:
-            total = sum(source.min_share for source in self.sources)
+        problems += self._group_problems(names)
+        least, most = self._share_sums()
+        if least > 1 + TOLERANCE:
             problems.append(
-                f"the lower bounds on shares sum to {total:.6g}; shares can only sum to 1: lower them"
+                f"the lower bounds on shares sum to {least:.6g}; shares can only sum to 1: lower them"
             )
-        if sum(source.max_share for source in self.sources) < 1 - 1e-9:
-            total = sum(source.max_share for source in self.sources)
-            problems.append(
-                f"the upper bounds on shares sum to {total:.6g}; shares must sum to 1: raise them"
-            )
+        if most < 1 - TOLERANCE:
+            problems.append(f"the upper bounds on shares sum to {most:.6g}; shares must sum to 1: raise them")
         if (self.budget.gpu_hours or self.budget.money) and self.hardware is None:
             problems.append("a budget in gpu_hours or money needs `hardware`")
         if self.budget.money and self.hardware is not None and self.hardware.price_per_device_hour == 0:
@@ -198,9 +133,53 @@ class Plan(Document):
             raise RulesBroken(problems)
         return self
 
+    def _group_problems(self, names: list[str]) -> list[str | tuple[Place, str]]:
+        problems: list[str | tuple[Place, str]] = []
+        by_name = {source.name: source for source in self.sources}
+        seen: dict[str, str] = {}
+        for index, group in enumerate(self.groups):
+            problems += [
+                (
+                    ("groups", index, "sources", at),
+                    f"group {group.name!r} has an unknown source, {name!r}{did_you_mean(name, names)}",
+                )
+                for at, name in enumerate(group.sources)
+                if name not in names
+            ]
+            for name in group.sources:
+                if name in seen:
+                    problems.append(
+                        f"source {name!r} is in the groups {seen[name]!r} and {group.name!r}; one is allowed"
+                    )
+                seen[name] = group.name
+            members = [by_name[name] for name in group.sources if name in by_name]
+            least, most = sum(s.min_share for s in members), sum(s.max_share for s in members)
+            if least > group.max_share + TOLERANCE:
+                problems.append(
+                    f"group {group.name!r}: the min_share of its sources sum to {least:.6g}, above its "
+                    f"max_share={group.max_share:g}"
+                )
+            if most < group.min_share - TOLERANCE:
+                problems.append(
+                    f"group {group.name!r}: the max_share of its sources sum to {most:.6g}, below its "
+                    f"min_share={group.min_share:g}"
+                )
+        return problems
+
+    def _share_sums(self) -> tuple[float, float]:
+        """Least and most that the shares can sum to, by the bounds on sources and groups."""
+        grouped = {name: group.name for group in self.groups for name in group.sources}
+        least = sum(s.min_share for s in self.sources if s.name not in grouped)
+        most = sum(s.max_share for s in self.sources if s.name not in grouped)
+        for group in self.groups:
+            members = [s for s in self.sources if grouped.get(s.name) == group.name]
+            least += max(group.min_share, sum(s.min_share for s in members))
+            most += min(group.max_share, sum(s.max_share for s in members))
+        return least, most
+
     def shapes(self) -> list[ModelShape]:
         """The sizes to consider, smallest first."""
-        return as_shapes(self.sizes)
+        return _shapes(self.sizes)
 
     @property
     def vocabulary(self) -> int:
@@ -208,3 +187,10 @@ class Plan(Document):
         if self.vocab_size is not None:
             return self.vocab_size
         return self.tokenizer.vocab_size or 257
+
+
+def _shapes(sizes: Sequence[Size]) -> list[ModelShape]:
+    plain: list[str | ModelShape] = []
+    for one in sizes:
+        plain += one.shapes() if isinstance(one, SizeRange) else [one]
+    return as_shapes(plain)

@@ -53,15 +53,24 @@ class TaskPrediction(Part):
     """What the laws say about one task under one mixture."""
 
     frequency: NonNegative
-    """Instances per training token, after the discount for repetition."""
-    skill: Number
-    """Mean predicted skill."""
-    skill_low: Number
+    """Instances per training token, after the discount for repetition; of a source as a whole, its share."""
+    skill: Number | None = None
+    """Mean predicted skill. Empty where the target is in bits per byte."""
+    skill_low: Number | None = None
     """Lower end of the 90 % interval for a new run."""
-    skill_high: Number
+    skill_high: Number | None = None
     """Upper end of the 90 % interval for a new run."""
+    bits_per_byte: Number | None = None
+    """The same of a target in bits per byte: median over draws."""
+    bits_per_byte_low: Number | None = None
+    bits_per_byte_high: Number | None = None
     p_learned: Fraction
-    """Probability that a run has learned it."""
+    """Probability that a run has learned it (has reached its target), averaged over the laws' draws."""
+    p_learned_low: Fraction | None = None
+    """Lower end of the 90 % interval of that probability over the draws: what the laws leave open."""
+    p_learned_high: Fraction | None = None
+    p_at_confidence: Fraction | None = None
+    """Probability that is at least reached with the task's `confidence`; empty where it states none."""
     extrapolated: bool
     """True when size, tokens, frequency or complexity lie outside what was measured."""
     why_extrapolated: list[str] = []
@@ -74,15 +83,54 @@ class RecipeTask(Part):
     name: Name
     family: str
     complexity: Positive
+    equivalent: bool = False
+    """True when the plan states this kind as the equivalent of a task that was not measured."""
     target_probability: Fraction
+    confidence: Fraction | None = None
+    """Part of the draws in which the target must hold; empty: on average."""
+    target_skill: Number | None = None
+    """What counts as learned; empty for a target in bits per byte."""
+    target_bits_per_byte: Positive | None = None
+    value: Positive = 1.0
     natural: TaskPrediction
     recommended: TaskPrediction
+    regime: Literal["sample-limited", "capacity-limited", "repetition-limited"] | None = None
+    """What keeps it from more: training length, model size, or how few unique instances there are."""
+    lever: str = ""
+    """What would help it, with the numbers behind it."""
+
+
+class Sensitivity(Part):
+    """How much of what is open about one task's probability goes with one parameter of the laws."""
+
+    task: Name
+    parameter: str
+    """In words."""
+    variance_share: Fraction
+    """Squared rank correlation with the probability over the draws."""
+    p_at_low: Fraction
+    """Mean probability over the fifth of the draws where the parameter is lowest."""
+    p_at_high: Fraction
+    """The same where it is highest."""
+
+
+class MissingData(Part):
+    """Data of one source that would have to be collected to close the gap to the unconstrained answer."""
+
+    source: Name
+    tokens_available: Positive
+    tokens_needed: Positive
+    """Unique tokens with which its cap on epochs would allow the unconstrained answer."""
+    tokens_missing: Positive
 
 
 class Cost(Part):
     """What the training costs."""
 
     flops: Positive
+    """Training."""
+    lifetime_flops: Positive | None = None
+    """Training and inference of the plan's `inference_tokens`; empty where there are none."""
     gpu_hours: NonNegative | None = None
     money: NonNegative | None = None
     currency: str | None = None
@@ -98,18 +146,37 @@ class Binding(Part):
     limit: Number
     """What is allowed."""
     flops_without: Positive | None = None
-    """FLOPs of the cheapest answer when this one limit is dropped; empty where that was not computed."""
+    """FLOPs of the answer when this one limit is dropped; empty where it was not computed."""
+    eased: Number | None = None
+    """The limit, moved a little: one more epoch, 1 % more budget, a share or loss bound 10 % wider, a target
+    0.01 lower."""
+    flops_eased: Positive | None = None
+    """FLOPs of the answer with that; what the limit costs at the margin."""
+    gain_eased: str = ""
+    """The same in words, for objectives other than FLOPs."""
 
 
 class Alternative(Part):
     """Another answer, for comparison."""
 
+    role: str = ""
+    """What it stands for: chosen, best at its size, natural mixture, cheaper but misses, without caps …"""
     size: str
     block_params: Count
     tokens: Positive
     flops: Positive
     shares: dict[str, Fraction]
+    epochs: dict[str, NonNegative] = {}
     p_learned: dict[str, Fraction]
+    """Mean over the draws."""
+    p_learned_low: dict[str, Fraction] = {}
+    """Ends of the 90 % interval over the draws."""
+    p_learned_high: dict[str, Fraction] = {}
+    lifetime_flops: Positive | None = None
+    """Training and inference; empty where the plan has no inference."""
+    gpu_hours: NonNegative | None = None
+    money: NonNegative | None = None
+    common_loss_increase_nats: Number | None = None
     feasible: bool
     note: str = ""
 
@@ -135,11 +202,21 @@ class Recipe(Document):
     """Predicted LM loss on common data."""
     common_loss_increase_nats: Number | None = None
     """Against the natural mixture at the same size and tokens."""
+    common_loss_increase_low: Number | None = None
+    """Ends of its 90 % interval over the draws of the loss law."""
+    common_loss_increase_high: Number | None = None
+    objective: str = "cheapest"
+    p_all_targets: Fraction | None = None
+    """Part of the draws in which every task's probability is at least its target, all at once."""
+    sensitivity: list[Sensitivity] = []
+    """The parameters that matter most for each task."""
     binds: list[Binding] = []
     unconstrained: Alternative | None = None
     """The answer without caps, share bounds and the loss bound (budget kept)."""
+    missing_data: list[MissingData] = []
+    """What to collect to reach the unconstrained answer."""
     candidates: list[Alternative] = []
-    """The best answer found at each size."""
+    """The chosen answer and what it was chosen against."""
     warnings: list[str] = []
     """What to know before spending the money: extrapolation, censored tasks, unbounded common loss."""
     shuffle_seed: Whole = 17

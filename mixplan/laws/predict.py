@@ -7,14 +7,17 @@ Shape legend: n = cells, D = draws.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betainc
 
 from mixplan.documents import Calibration
-from mixplan.documents.forecast import SkillForecast
+from mixplan.documents.forecast import Goal, GoalForecast, SkillForecast
 from mixplan.errors import InputError
 from mixplan.laws import lm_loss
-from mixplan.laws.beta_noise import interval, probability_at_least
+from mixplan.laws.beta_noise import interval, probability_at_least, to_unit
 from mixplan.laws.evidence import AXES
 from mixplan.laws.protocol import Cells, Scattered, mixed
 from mixplan.laws.surface import Surface, measured_complexities
@@ -123,6 +126,54 @@ class LawForecast:
         share = 1.0 if common_share is None else common_share
         sizes, lengths = np.broadcast_arrays(block_params, np.asarray(tokens, dtype=float) * share)
         return lm_loss.predict(np.array(law.values), np.atleast_1d(sizes), np.atleast_1d(lengths))
+
+    def sources(self) -> list[str]:
+        """Sources with a law of bits per byte."""
+        return [law.subject for law in self._calibration.sources]
+
+    def reached(
+        self,
+        goals: Sequence[Goal],
+        goal: NDArray[np.int64],
+        block_params: FloatArray,
+        tokens: FloatArray,
+        frequency: FloatArray,
+    ) -> FloatArray:
+        """Probability that a new run reaches its goal, given each draw, shape (n, D)."""
+        names = [goals[at].family for at in goal]
+        levels = np.array([goals[at].complexity for at in goal])
+        found = self._new_run(Cells.of(names, levels, block_params, tokens, frequency))
+        centre, precision = to_unit(found.mean), np.broadcast_to(found.precision, found.mean.shape)
+        asked = np.array([goals[at].skill or self._calibration.learned_skill for at in goal])
+        return 1.0 - betainc(centre * precision, (1.0 - centre) * precision, to_unit(asked)[:, None])
+
+    def told(
+        self,
+        goals: Sequence[Goal],
+        goal: NDArray[np.int64],
+        block_params: FloatArray,
+        tokens: FloatArray,
+        frequency: FloatArray,
+    ) -> GoalForecast:
+        """What a new run measures, with intervals and extrapolation flags."""
+        names = [goals[at].family for at in goal]
+        levels = np.array([goals[at].complexity for at in goal])
+        found = self.skill(names, levels, block_params, tokens, frequency)
+        return GoalForecast(found.skill, found.skill_low, found.skill_high, found.extrapolated)
+
+    def parameters(self, goals: Sequence[Goal]) -> tuple[list[str], FloatArray]:
+        """What is uncertain behind these goals, and its value in every draw, shape (D, K)."""
+        law = self._calibration.learning
+        return list(law.parameters), np.array(law.draws)
+
+    def lm_loss_draws(self, block_params: FloatArray, tokens: FloatArray) -> FloatArray | None:
+        """As `lm_loss`, in every draw, shape (n, D'); None without a law or without draws."""
+        law = self._calibration.lm_loss
+        if law is None or not law.draws:
+            return None
+        sizes, lengths = np.broadcast_arrays(block_params, np.asarray(tokens, dtype=float))
+        drawn = lm_loss.predict(np.array(law.draws), np.atleast_1d(sizes), np.atleast_1d(lengths))
+        return np.asarray(drawn.T)
 
     def problems(self, family: list[str], complexity: FloatArray) -> list[tuple[int, str]]:
         """Cells of kinds that nothing can be said about: index and reason."""

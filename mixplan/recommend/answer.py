@@ -23,7 +23,7 @@ from mixplan.documents.recipe import (
     TaskPrediction,
 )
 from mixplan.documents.references import reference_warnings
-from mixplan.recommend.evaluate import TOLERANCE, evaluate
+from mixplan.recommend.evaluate import TOLERANCE, at_confidence, evaluate, reached
 from mixplan.recommend.problem import Problem
 from mixplan.recommend.rounding import Whole
 from mixplan.recommend.solve import Candidate, Solver, missed_limits, rank
@@ -67,8 +67,8 @@ def build_recipe(
     tasks = [
         RecipeTask(
             name=name,
-            family=problem.family[t],
-            complexity=float(problem.complexity[t]),
+            family=problem.goals[t].family,
+            complexity=problem.goals[t].complexity,
             target_probability=float(problem.target[t]),
             natural=before[t],
             recommended=recommended[t],
@@ -133,25 +133,38 @@ def _predictions(
 ) -> list[TaskPrediction]:
     """One a task, at the candidate's size and tokens and the given frequencies, shape (T,)."""
     count = len(problem.tasks)
-    told = forecast.skill(
-        list(problem.family),
-        problem.complexity,
+    told = forecast.told(
+        problem.goals,
+        np.arange(count),
         np.full(count, problem.block_params[candidate.size]),
         np.full(count, candidate.tokens),
         np.maximum(frequency, 1e-300),
     )
-    return [
-        TaskPrediction(
-            frequency=float(frequency[t]),
-            skill=float(told.skill[t]),
-            skill_low=float(told.skill_low[t]),
-            skill_high=float(told.skill_high[t]),
-            p_learned=float(np.clip(told.p_learned[t], 0.0, 1.0)),
-            extrapolated=bool(told.extrapolated[t]),
-            why_extrapolated=list(told.extrapolated[t]),
-        )
-        for t in range(count)
+    drawn = reached(problem, forecast, candidate.outcome.size, candidate.outcome.tokens, frequency[None, :])[
+        0
     ]
+    low, high = np.quantile(drawn, [0.05, 0.95], axis=1)
+    sure = at_confidence(drawn, problem.confidence)
+    found = []
+    for t, goal in enumerate(problem.goals):
+        unit = "skill" if goal.bits_per_byte is None else "bits_per_byte"
+        found.append(
+            TaskPrediction(
+                frequency=float(frequency[t]),
+                p_learned=float(np.clip(drawn[t].mean(), 0.0, 1.0)),
+                p_learned_low=float(np.clip(low[t], 0.0, 1.0)),
+                p_learned_high=float(np.clip(high[t], 0.0, 1.0)),
+                p_at_confidence=float(sure[t]) if np.isfinite(problem.confidence[t]) else None,
+                extrapolated=bool(told.extrapolated[t]),
+                why_extrapolated=list(told.extrapolated[t]),
+                **{
+                    unit: float(told.value[t]),
+                    f"{unit}_low": float(told.low[t]),
+                    f"{unit}_high": float(told.high[t]),
+                },
+            )
+        )
+    return found
 
 
 def _cost(plan: Plan, problem: Problem, candidate: Candidate) -> Cost:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 
-from mixplan.documents.forecast import Forecast
-from mixplan.documents.plan import Plan, PlanSource
+from mixplan.documents.forecast import Forecast, Goal
+from mixplan.documents.plan import Plan
+from mixplan.documents.plan_parts import PlanSource, PlanTask
 from mixplan.documents.suggest import did_you_mean
 from mixplan.errors import InputError
 from mixplan.recommend.problem import BUDGETS, Problem, limit_names
@@ -26,7 +26,7 @@ def build_problem(plan: Plan, forecast: Forecast, folder: Path) -> Problem:
         InputError: with every problem found: sources of unknown size, tasks that were not calibrated, a loss
             bound without a loss law, budgets and caps that no training can meet.
     """
-    problems = _uncalibrated(plan, forecast)
+    goals, problems = _goals(plan, forecast)
     unique = [_unique_tokens(source, folder, plan.sequence_length, problems) for source in plan.sources]
     known = all(count is not None for count in unique)
     shapes = plan.shapes()
@@ -36,6 +36,11 @@ def build_problem(plan: Plan, forecast: Forecast, folder: Path) -> Problem:
         problems.append(
             "constraints.max_common_loss_increase_nats is given, but the calibration has no LM-loss law: "
             "drop the constraint, or fit on measurements with `lm_loss` from several sizes and token counts"
+        )
+    if plan.objective == "common_loss" and forecast.lm_loss(block_params, np.full(len(shapes), 1e6)) is None:
+        problems.append(
+            "objective is common_loss, but the calibration has no LM-loss law: choose another objective, or "
+            "fit on measurements with `lm_loss` from several sizes and token counts"
         )
     flops_per_token = np.array(
         [shape.flops_per_token(plan.vocabulary, plan.sequence_length) for shape in shapes]
@@ -53,13 +58,18 @@ def build_problem(plan: Plan, forecast: Forecast, folder: Path) -> Problem:
     given = [source.natural_share for source in plan.sources]
     natural = tokens if given[0] is None else np.array(given, dtype=np.float64)
     sources, tasks = [source.name for source in plan.sources], [task.name for task in plan.tasks]
+    groups = [group.name for group in plan.groups]
+    wanted = [task.target_probability for task in plan.tasks]
+    weighed = plan.objective in ("most_tasks", "value")
     limit = [
         *budget,
         np.inf if bound is None else bound,
         *(source.max_epochs for source in plan.sources),
         *(source.max_share for source in plan.sources),
+        *(group.max_share for group in plan.groups),
         *(source.min_share for source in plan.sources),
-        *(task.target_probability for task in plan.tasks),
+        *(group.min_share for group in plan.groups),
+        *(-np.inf if weighed else target for target in wanted),
     ]
     return Problem(
         sources=tuple(sources),
@@ -68,48 +78,60 @@ def build_problem(plan: Plan, forecast: Forecast, folder: Path) -> Problem:
         natural=natural / natural.sum(),
         half_life=np.array([source.repetition_half_life_epochs for source in plan.sources]),
         mds=tuple(_location(source.mds, folder) for source in plan.sources),
+        groups=tuple(groups),
+        member=np.array([[name in group.sources for name in sources] for group in plan.groups]).reshape(
+            len(groups), len(sources)
+        ),
         tasks=tuple(tasks),
-        family=tuple(task.family for task in plan.tasks),
-        complexity=np.array([task.complexity for task in plan.tasks], dtype=np.float64),
-        density=np.array([[task.density.get(name, 0.0) for name in sources] for task in plan.tasks]),
+        goals=tuple(goals),
+        confidence=np.array([task.confidence or np.nan for task in plan.tasks]),
+        value=np.array([task.value for task in plan.tasks]),
+        wanted=np.array(wanted),
+        density=np.array([[task.densities().get(name, 0.0) for name in sources] for task in plan.tasks]),
         shapes=tuple(shapes),
         block_params=block_params,
         flops_per_token=flops_per_token,
         budget_per_token=per_token,
         sequence_length=plan.sequence_length,
+        inference_tokens=plan.inference_tokens,
+        objective=plan.objective,
         min_tokens=min_tokens,
         horizon=horizon,
-        names=limit_names(sources, tasks),
+        names=limit_names(sources, groups, tasks),
         limit=np.array(limit, dtype=np.float64),
         given=np.array(limit, dtype=np.float64),
     )
 
 
-def _uncalibrated(plan: Plan, forecast: Forecast) -> list[str]:
-    families = forecast.families()
-    problems = []
+def _goals(plan: Plan, forecast: Forecast) -> tuple[list[Goal], list[str]]:
+    """What each task asks of a run, and what is wrong with it."""
+    families, measured = forecast.families(), forecast.sources()
+    goals, problems = [], []
     if not plan.tasks:
         problems.append(
             "the plan has no tasks; give `tasks` at least one, or there is nothing to recommend for"
         )
     for task in plan.tasks:
-        if task.family not in families:
-            problems.append(
-                f"task {task.name!r}: family {task.family!r} was not "
-                f"calibrated{did_you_mean(task.family, families)}"
-            )
-        elif not any(math.isclose(task.complexity, known) for known in families[task.family]):
-            shown = ", ".join(f"{known:g}" for known in families[task.family])
-            nearest = min(families[task.family], key=lambda known: abs(known - task.complexity))
-            problems.append(
-                f"task {task.name!r}: complexity {task.complexity:g} of family {task.family!r} was not "
-                f"calibrated (calibrated: {shown}); did you mean {nearest:g}?"
-            )
-    names = [shape.name for shape in plan.shapes()]
-    problems += [
-        f"size {name!r} is given twice; keep one" for name in sorted(set(names)) if names.count(name) > 1
-    ]
-    return problems
+        try:
+            goals.append(_goal(task, families, measured))
+        except ValueError as error:
+            problems.append(str(error))
+    return goals, problems
+
+
+def _goal(task: PlanTask, families: dict[str, list[float]], measured: list[str]) -> Goal:
+    if task.target_bits_per_byte is None:
+        family, complexity = task.measured_kind(families)
+        return Goal(family, complexity, task.target_gain)
+    source = task.kind[0]
+    if source not in measured:
+        known = f"calibrated: {', '.join(measured)}" if measured else "none was calibrated"
+        raise ValueError(
+            f"task {task.name!r}: target_bits_per_byte needs a source with a law of bits per byte, and "
+            f"{source!r} has none ({known}){did_you_mean(source, measured)}; measure it as one of "
+            "`user_sources`, or name a measured one as `family`"
+        )
+    return Goal(source, bits_per_byte=task.target_bits_per_byte)
 
 
 def _is_url(place: str) -> bool:

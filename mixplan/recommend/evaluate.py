@@ -15,6 +15,7 @@ from mixplan.recommend.problem import Problem
 
 TOLERANCE = 1e-9
 """An excess up to this is rounding, not a violation."""
+_CHUNK = 20_000  # cells whose draws are held at a time
 _RAREST = 1e-300  # stands for a frequency of 0, whose logarithm no law can take
 
 
@@ -33,7 +34,7 @@ class Outcome:
     frequency: FloatArray
     """Instances per training token, discounted for repetition, shape (B, T)."""
     p_learned: FloatArray
-    """Shape (B, T)."""
+    """Probability that the goal is reached: mean over draws, or at the task's confidence, shape (B, T)."""
     common_loss: FloatArray
     """Nats per token; NaN without a loss law or without common data, shape (B,)."""
     loss_increase: FloatArray
@@ -162,7 +163,10 @@ def evaluate(
     epochs = shares * tokens[:, None] / problem.unique_tokens
     loss, increase = common_loss(problem, forecast, size, tokens, shares)
     budget = tokens[:, None] * problem.budget_per_token[size]
-    values = np.concatenate([budget, increase[:, None], epochs, shares, shares, p_learned], axis=1)
+    grouped = shares @ problem.member.T  # (B, G)
+    values = np.concatenate(
+        [budget, increase[:, None], epochs, shares, grouped, shares, grouped, p_learned], axis=1
+    )
     # Without common data there is no common loss to state; it counts as an unbounded increase.
     bounded = np.where(np.isnan(values), np.inf, values)
     excess = problem.excess(bounded)
@@ -172,16 +176,52 @@ def evaluate(
 def probabilities(
     problem: Problem, forecast: Forecast, size: np.ndarray, tokens: FloatArray, frequency: FloatArray
 ) -> FloatArray:
-    """Probability that each task is learned, shape (B, T). `frequency` has shape (B, T)."""
+    """Probability that each task's goal is reached, mean or at its confidence, shape (B, T).
+
+    Args:
+        frequency: shape (B, T).
+    """
     rows, tasks = frequency.shape
-    p = forecast.p_learned(
-        list(problem.family) * rows,
-        np.tile(problem.complexity, rows),
+    found = np.empty((rows, tasks))
+    step = max(_CHUNK // tasks, 1)
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        drawn = reached(problem, forecast, size[part], tokens[part], frequency[part])
+        found[part] = at_confidence(drawn, problem.confidence[None, :])
+    return found
+
+
+def reached(
+    problem: Problem, forecast: Forecast, size: np.ndarray, tokens: FloatArray, frequency: FloatArray
+) -> FloatArray:
+    """Probability that each task's goal is reached, given each draw, shape (B, T, D)."""
+    rows, tasks = frequency.shape
+    drawn = forecast.reached(
+        problem.goals,
+        np.tile(np.arange(tasks), rows),
         np.repeat(problem.block_params[size], tasks),
         np.repeat(tokens, tasks),
         np.maximum(frequency, _RAREST).ravel(),
     )
-    return np.asarray(p, dtype=np.float64).reshape(rows, tasks)
+    return np.asarray(drawn, dtype=np.float64).reshape(rows, tasks, -1)
+
+
+def at_confidence(drawn: FloatArray, confidence: FloatArray) -> FloatArray:
+    """The probability that at least a part `confidence` of the draws reaches; their mean where that is NaN.
+
+    Args:
+        drawn: probabilities given each draw, shape (…, D).
+        confidence: broadcasts against the axes before the last.
+    """
+    asked = np.broadcast_to(confidence, drawn.shape[:-1])
+    found = drawn.mean(axis=-1)
+    sure = np.isfinite(asked)
+    if sure.any():
+        count = drawn.shape[-1]
+        held = np.ceil(asked[sure] * count - 1e-9).astype(np.int64)  # draws that must reach it
+        ordered = np.sort(drawn[sure], axis=-1)
+        found[sure] = np.take_along_axis(ordered, (count - np.maximum(held, 1))[:, None], axis=-1)[:, 0]
+    return found
 
 
 def common_loss(

@@ -8,17 +8,19 @@ Shape legend: n = cells, B = token counts, T = tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mixplan.documents.forecast import FloatArray, Forecast
+from mixplan.documents.forecast import FloatArray, Forecast, Goal
+from mixplan.recommend.evaluate import at_confidence
 from mixplan.recommend.problem import FAR, Problem
 
 _NEAR_ANCHORS, _FAR_ANCHORS = 17, 9
 _ABOVE = 1e3  # beyond the densest source, so that needs stay smooth up to what shares can give
 _DECADES = 12.0  # frequencies are looked for from there down to this many decades below
 _CLOSE = 1e-10  # of log-odds
+_CHUNK = 20_000  # cells whose draws are held at a time
 _WINDOW = 1e-3  # of log10 frequency, on either side of a guess
 _Key = tuple[int, int, float]
 
@@ -63,8 +65,9 @@ class Needs:
         task = np.repeat([key[1] for key in keys], count)
         found = least_frequency(
             self._forecast,
-            [problem.family[t] for t in task],
-            problem.complexity[task],
+            problem.goals,
+            task,
+            problem.confidence[task],
             np.repeat([problem.block_params[key[0]] for key in keys], count),
             np.tile(tokens, len(keys)),
             np.repeat([key[2] for key in keys], count),
@@ -80,19 +83,22 @@ class Needs:
 
 def least_frequency(
     forecast: Forecast,
-    family: list[str],
-    complexity: FloatArray,
+    goals: Sequence[Goal],
+    goal: np.ndarray,
+    confidence: FloatArray,
     block_params: FloatArray,
     tokens: FloatArray,
     target: FloatArray,
     highest: FloatArray,
     guess: FloatArray | None = None,
 ) -> FloatArray:
-    """Least frequency at which p_learned meets `target`, for n cells; p_learned must rise with frequency.
+    """Least frequency at which a goal's probability meets `target`, for n cells; it must rise with frequency.
 
     Chandrupatla's root finder (Adv. Eng. Software 28, 1997, 145) on log-odds against log10 frequency.
 
     Args:
+        goal: which of the goals, shape (n,).
+        confidence: at which the probability is taken, NaN for its mean over draws, shape (n,).
         highest: highest frequency to consider, shape (n,).
         guess: where the answer is expected, to within 0.2 %, shape (n,); a wrong guess only costs time.
 
@@ -101,15 +107,19 @@ def least_frequency(
         decades below `highest` still do.
     """
     asked = np.where(target > 0, target, 0.5)  # a dropped target is not looked for
-    goal = np.log(asked) - np.log1p(-asked)
+    wished = np.log(asked) - np.log1p(-asked)
 
     def gap(cells: np.ndarray, exponent: FloatArray) -> FloatArray:
-        names = [family[cell] for cell in cells]
-        p = forecast.p_learned(
-            names, complexity[cells], block_params[cells], tokens[cells], np.power(10.0, exponent)
-        )
-        p = np.clip(np.asarray(p, dtype=np.float64), 1e-300, 1 - 1e-16)
-        return np.log(p) - np.log1p(-p) - goal[cells]
+        columns = goal[cells], block_params[cells], tokens[cells], np.power(10.0, exponent)
+        parts = [
+            at_confidence(
+                forecast.reached(goals, *(column[at : at + _CHUNK] for column in columns)),
+                confidence[cells[at : at + _CHUNK]],
+            )
+            for at in range(0, len(cells), _CHUNK)
+        ]
+        p = np.clip(np.concatenate(parts), 1e-300, 1 - 1e-16)
+        return np.log(p) - np.log1p(-p) - wished[cells]
 
     answer = np.zeros(len(tokens))
     top = np.log10(highest)
@@ -189,7 +199,12 @@ def _chandrupatla(
 
 def _keys(problem: Problem, size: int) -> list[_Key]:
     """One key a task; tasks of the same kind and target share the first one's."""
-    kinds = list(zip(problem.family, problem.complexity, problem.density.max(axis=1), strict=True))
+    kinds = [
+        (goal, str(confidence), float(density))
+        for goal, confidence, density in zip(
+            problem.goals, problem.confidence, problem.density.max(axis=1), strict=True
+        )
+    ]
     return [
         (size, kinds.index(kind), float(target)) for kind, target in zip(kinds, problem.target, strict=True)
     ]

@@ -1,6 +1,6 @@
 """The plan as arrays: sources, tasks, sizes, and every limit by name.
 
-Shape legend: S = sources, T = tasks, Z = sizes, C = limits, B = candidate mixtures.
+Shape legend: S = sources, G = groups of sources, T = tasks, Z = sizes, C = limits, B = candidate mixtures.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixplan.documents.forecast import FloatArray
+from mixplan.documents.forecast import FloatArray, Goal
 from mixplan.documents.shapes import ModelShape
 
 BUDGETS = ("tokens", "flops", "gpu_hours", "money")
@@ -33,10 +33,19 @@ class Problem:
     half_life: FloatArray
     """R* of arXiv 2305.16264 eq. 5, in epochs, shape (S,)."""
     mds: tuple[str | None, ...]
+    groups: tuple[str, ...]
+    member: np.ndarray
+    """Which sources are in each group, bool, shape (G, S); a source is in one at most."""
     tasks: tuple[str, ...]
-    family: tuple[str, ...]
-    complexity: FloatArray
-    """Shape (T,)."""
+    goals: tuple[Goal, ...]
+    """What each task asks of a run."""
+    confidence: FloatArray
+    """Share of the draws in which the probability must be at least its target; NaN: it is averaged over
+    them. Shape (T,)."""
+    value: FloatArray
+    """What each task is worth, shape (T,)."""
+    wanted: FloatArray
+    """Target probabilities as the plan has them, whether or not they are limits, shape (T,)."""
     density: FloatArray
     """Instances per token of each source, shape (T, S)."""
     shapes: tuple[ModelShape, ...]
@@ -47,22 +56,30 @@ class Problem:
     budget_per_token: FloatArray
     """What one training token takes of each of BUDGETS, shape (Z, 4)."""
     sequence_length: int
+    inference_tokens: float
+    objective: str
     min_tokens: float
     horizon: FloatArray
     """Most tokens that the plan's own budget allows at each size, shape (Z,)."""
     names: tuple[str, ...]
-    """Names of the limits, as keys of the plan: budgets, loss bound, epoch caps, share bounds, targets."""
+    """Names of the limits, as keys of the plan: budgets, loss bound, epoch caps, upper bounds on shares of
+    sources and groups, lower bounds of both, targets."""
     limit: FloatArray
     """Their values; infinite where the plan sets none, shape (C,)."""
     given: FloatArray
     """Values as the plan has them, whatever was dropped or moved since; they say where a rate may be below
     1."""
 
+    def cost(self, size: np.ndarray | int, tokens: FloatArray | float) -> FloatArray:
+        """FLOPs of training and of all inference: a forward pass is a third of a training step's."""
+        return np.asarray((tokens + self.inference_tokens / 3.0) * self.flops_per_token[size])
+
     @property
     def sign(self) -> FloatArray:
         """+1 for upper limits, −1 for lower ones (min_share and targets), shape (C,)."""
-        count, tasks = len(self.sources), len(self.tasks)
-        return np.concatenate([np.ones(5 + 2 * count), -np.ones(count + tasks)])
+        count, groups, tasks = len(self.sources), len(self.groups), len(self.tasks)
+        upper, lower = 5 + 2 * count + groups, count + groups + tasks
+        return np.concatenate([np.ones(upper), -np.ones(lower)])
 
     @property
     def max_loss_increase(self) -> float:
@@ -72,24 +89,42 @@ class Problem:
     @property
     def max_epochs(self) -> FloatArray:
         """Shape (S,)."""
-        return self.limit[5 : 5 + len(self.sources)]
+        return self._part(0)
 
     @property
     def max_share(self) -> FloatArray:
         """Shape (S,), at most 1 also where dropped."""
-        count = len(self.sources)
-        return np.minimum(self.limit[5 + count : 5 + 2 * count], 1.0)
+        return np.minimum(self._part(1), 1.0)
+
+    @property
+    def group_max(self) -> FloatArray:
+        """Shape (G,), at most 1 also where dropped."""
+        return np.minimum(self._part(2), 1.0)
 
     @property
     def min_share(self) -> FloatArray:
         """Shape (S,), at least 0 also where dropped."""
-        count = len(self.sources)
-        return np.maximum(self.limit[5 + 2 * count : 5 + 3 * count], 0.0)
+        return np.maximum(self._part(3), 0.0)
+
+    @property
+    def group_min(self) -> FloatArray:
+        """Shape (G,), at least 0 also where dropped."""
+        return np.maximum(self._part(4), 0.0)
 
     @property
     def target(self) -> FloatArray:
         """Probabilities, −inf where dropped, shape (T,)."""
-        return self.limit[5 + 3 * len(self.sources) :]
+        return self._part(5)
+
+    def _part(self, which: int) -> FloatArray:
+        count, groups = len(self.sources), len(self.groups)
+        ends = np.cumsum([5, count, count, groups, count, groups, len(self.tasks)])
+        return self.limit[ends[which] : ends[which + 1]]
+
+    @property
+    def targets_are_limits(self) -> bool:
+        """Whether every target must be met; else the objective weighs the tasks."""
+        return self.objective in ("cheapest", "common_loss")
 
     def as_given(self) -> Problem:
         """The same problem with its limits as the plan has them."""
@@ -113,8 +148,8 @@ class Problem:
 
     def active_names(self) -> list[str]:
         """Limits that say something: finite, and not a share bound of 0 or 1."""
-        idle = {f"sources.{name}.max_share": 1.0 for name in self.sources}
-        idle |= {f"sources.{name}.min_share": 0.0 for name in self.sources}
+        named = [f"sources.{name}" for name in self.sources] + [f"groups.{name}" for name in self.groups]
+        idle = {f"{name}.max_share": 1.0 for name in named} | {f"{name}.min_share": 0.0 for name in named}
         return [
             name
             for name, value in zip(self.names, self.limit, strict=True)
@@ -134,11 +169,15 @@ class Problem:
         return np.where(finite, over, -1.0)
 
 
-def limit_names(sources: list[str], tasks: list[str]) -> tuple[str, ...]:
+def limit_names(sources: list[str], groups: list[str], tasks: list[str]) -> tuple[str, ...]:
     """The limits by name, in the order of `Problem.limit`."""
     return (
         *(f"budget.{name}" for name in BUDGETS),
         LOSS_LIMIT,
-        *(f"sources.{name}.{key}" for key in ("max_epochs", "max_share", "min_share") for name in sources),
+        *(f"sources.{name}.max_epochs" for name in sources),
+        *(f"sources.{name}.max_share" for name in sources),
+        *(f"groups.{name}.max_share" for name in groups),
+        *(f"sources.{name}.min_share" for name in sources),
+        *(f"groups.{name}.min_share" for name in groups),
         *(f"tasks.{name}.target_probability" for name in tasks),
     )

@@ -26,6 +26,7 @@ from mixplan.recommend.evaluate import (
 )
 from mixplan.recommend.mixture import effective_tokens, tokens_for_effective
 from mixplan.recommend.needs import Needs, horizon_of
+from mixplan.recommend.objective import primary
 from mixplan.recommend.problem import FAR, Problem
 from mixplan.recommend.spread import is_spread, least_rare_shares
 
@@ -159,13 +160,13 @@ def _best_row(outcome: Outcome) -> int:
     return int(np.argmax(feasible)) if feasible.any() else int(np.argmin(outcome.violation))
 
 
-def rank(problem: Problem, candidate: Candidate) -> tuple[bool, float, float, float]:
-    """Sort key: feasible, then fewest FLOPs (or least violation), common loss, upsampling."""
+def rank(problem: Problem, candidate: Candidate) -> tuple[bool, float, float, float, float]:
+    """Sort key: feasible, then the objective (or the least violation), then FLOPs, common loss, upsampling."""
     outcome = candidate.outcome
-    flops = candidate.tokens * float(problem.flops_per_token[candidate.size])
-    cost = flops if candidate.feasible else candidate.violation
+    best = float(primary(problem, outcome)[0]) if candidate.feasible else candidate.violation
+    cost = float(problem.cost(outcome.size, outcome.tokens)[0])
     loss = float(np.nan_to_num(outcome.common_loss[0], nan=0.0))
-    return not candidate.feasible, cost, loss, float(candidate.shares[problem.rare].sum())
+    return not candidate.feasible, best, cost, loss, float(candidate.shares[problem.rare].sum())
 
 
 def missed_limits(problem: Problem, candidate: Candidate) -> list[str]:

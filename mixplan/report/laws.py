@@ -1,4 +1,4 @@
-"""What the page asks of a `Forecast`: curves and thresholds over the measured ladder. No law lives here.
+"""What the page asks of a `CellForecast`: curves and thresholds over the measured ladder. No law lives here.
 
 Shape legend: G = frequencies, R = rungs (smallest first).
 """
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mixplan.documents.forecast import Forecast, SkillForecast
+from mixplan.documents.forecast import CellForecast, SkillForecast
 from mixplan.report.cells import Kind, Ladder, Rung
 
 Array = NDArray[np.float64]
@@ -37,12 +37,12 @@ class Threshold:
         return f"{_SIDE[self.where]}{self.often}"
 
 
-def covers(forecast: Forecast | None, kind: Kind) -> bool:
+def covers(forecast: CellForecast | None, kind: Kind) -> bool:
     """Whether the laws were fitted on this task kind."""
     return forecast is not None and kind.complexity in forecast.families().get(kind.family, [])
 
 
-def curve(forecast: Forecast, kind: Kind, rung: Rung, frequency: Array) -> SkillForecast:
+def curve(forecast: CellForecast, kind: Kind, rung: Rung, frequency: Array) -> SkillForecast:
     """The law for one kind and size over frequencies of shape (G,), at the rung's longest horizon."""
     same = np.ones(len(frequency))
     return forecast.skill(
@@ -54,14 +54,14 @@ def curve(forecast: Forecast, kind: Kind, rung: Rung, frequency: Array) -> Skill
     )
 
 
-def thresholds(forecast: Forecast | None, ladder: Ladder) -> dict[str, list[Threshold]]:
+def thresholds(forecast: CellForecast | None, ladder: Ladder) -> dict[str, list[Threshold]]:
     """By kind name, one per rung; kinds the laws do not cover are left out."""
     if forecast is None:
         return {}
     return {kind.name: _of_kind(forecast, kind, ladder) for kind in ladder.kinds if covers(forecast, kind)}
 
 
-def _of_kind(forecast: Forecast, kind: Kind, ladder: Ladder) -> list[Threshold]:
+def _of_kind(forecast: CellForecast, kind: Kind, ladder: Ladder) -> list[Threshold]:
     """Where p_learned first reaches one half over the kind's measured frequencies: bracketed, then halved."""
     count = len(ladder.rungs)
     params = np.array([rung.block_params for rung in ladder.rungs])

@@ -8,7 +8,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from mixplan.documents.forecast import Forecast
+from mixplan.documents.forecast import CellForecast
 from mixplan.documents.measurements import ROWS, Measurements
 from mixplan.documents.table import Table
 from mixplan.report import palette, summary
@@ -43,7 +43,7 @@ from mixplan.report.markup import Markup, tag
 DEFAULT_THRESHOLD = 0.8  # skill from which a task counts as learned, unless the calibration says otherwise
 
 
-def render(inputs: Inputs, forecast: Forecast | None) -> str:
+def render(inputs: Inputs, forecast: CellForecast | None) -> str:
     """The whole page as HTML text.
 
     Args:
@@ -92,7 +92,7 @@ def _ladder(measured: Measurements, threshold: float) -> Ladder | None:
 
 
 def _figures(
-    inputs: Inputs, ladder: Ladder | None, forecast: Forecast | None, limits: dict[str, list[Threshold]]
+    inputs: Inputs, ladder: Ladder | None, forecast: CellForecast | None, limits: dict[str, list[Threshold]]
 ) -> list[Figure]:
     sizes = _sizes(inputs)
     measured, calibration = inputs.measurements, inputs.calibration

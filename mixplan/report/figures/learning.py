@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixplan.documents.forecast import Forecast
+from mixplan.documents.forecast import CellForecast
 from mixplan.report import text
 from mixplan.report.cells import Kind, Ladder, Rung
 from mixplan.report.figures.base import Figure, Sizes, data, grid, key, panel, size_name, table
@@ -23,7 +23,7 @@ CURVE_POINTS = 21
 X_LABELS = {False: "Frequency (instances per training token)", True: "Share of the training tokens"}
 
 
-def figure(ladder: Ladder, sizes: Sizes, forecast: Forecast | None) -> Figure:
+def figure(ladder: Ladder, sizes: Sizes, forecast: CellForecast | None) -> Figure:
     """Skill against frequency, one curve a size, one panel a task kind."""
     axes = {
         source: log_axis(
@@ -62,7 +62,7 @@ def figure(ladder: Ladder, sizes: Sizes, forecast: Forecast | None) -> Figure:
     )
 
 
-def _curves(kind: Kind, ladder: Ladder, sizes: Sizes, forecast: Forecast | None, axes: Panel) -> Markup:
+def _curves(kind: Kind, ladder: Ladder, sizes: Sizes, forecast: CellForecast | None, axes: Panel) -> Markup:
     bands, lines, points = [], [], []
     fine = (
         np.geomspace(kind.frequency[0], kind.frequency[-1], CURVE_POINTS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mixplan.documents.forecast import Forecast
+from mixplan.documents.forecast import CellForecast
 from mixplan.documents.table import Table
 from mixplan.report import text
 from mixplan.report.cells import Ladder
@@ -62,7 +62,7 @@ def losses_of(learning: Table, ladder: Ladder) -> Losses | None:
     return Losses(rung, tokens, learning["lm_loss"][once], length[once], at_end, final)
 
 
-def figure(learning: Table, ladder: Ladder, sizes: Sizes, forecast: Forecast | None) -> Figure | None:
+def figure(learning: Table, ladder: Ladder, sizes: Sizes, forecast: CellForecast | None) -> Figure | None:
     """Loss at the end of training by size, and over training; None when nothing was measured."""
     losses = losses_of(learning, ladder)
     if losses is None or not losses.final.any():
@@ -114,12 +114,12 @@ def _mean(losses: Losses, r: int) -> float:
     return float(own.mean()) if len(own) else float("nan")
 
 
-def _law(forecast: Forecast, params: Array, tokens: Array) -> Array:
+def _law(forecast: CellForecast, params: Array, tokens: Array) -> Array:
     predicted = forecast.lm_loss(params, tokens)
     return np.full(len(params), np.nan) if predicted is None else predicted
 
 
-def _by_size(losses: Losses, ladder: Ladder, sizes: Sizes, forecast: Forecast | None) -> Markup:
+def _by_size(losses: Losses, ladder: Ladder, sizes: Sizes, forecast: CellForecast | None) -> Markup:
     params = np.array([rung.block_params for rung in ladder.rungs])
     tokens = np.array([rung.tokens for rung in ladder.rungs])
     means = np.array([_mean(losses, r) for r in range(len(params))])
@@ -146,7 +146,7 @@ def _by_size(losses: Losses, ladder: Ladder, sizes: Sizes, forecast: Forecast | 
     return axes.drawn(f"LM loss at the end of training by size. {_finding(losses, ladder)}", *marks)
 
 
-def _by_tokens(losses: Losses, ladder: Ladder, sizes: Sizes, forecast: Forecast | None) -> Markup:
+def _by_tokens(losses: Losses, ladder: Ladder, sizes: Sizes, forecast: CellForecast | None) -> Markup:
     x = log_axis(losses.tokens, "Training tokens", words=True)
     axes = Panel(x, linear_axis(losses.loss, LABEL), width=520, height=280)
     marks = []

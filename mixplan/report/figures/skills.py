@@ -18,8 +18,10 @@ def figure(recipe: Recipe) -> Figure:
         keys.append(tag("span", "▲ beyond what was measured", class_="entry flag"))
     drawn = [
         panel("Probability that a run learns it", _chances(recipe.tasks), wide=True),
-        panel("Predicted skill with 90 % interval", _intervals(recipe.tasks), wide=True),
     ]
+    # The others aim at bits per byte.
+    if skills := [task for task in recipe.tasks if task.recommended.skill is not None]:
+        drawn.append(panel("Predicted skill with 90 % interval", _intervals(skills), wide=True))
     rows = []
     for task in recipe.tasks:
         for name, said in (("natural", task.natural), ("recommended", task.recommended)):
@@ -100,22 +102,17 @@ def _chances(tasks: list[RecipeTask]) -> Markup:
 
 
 def _intervals(tasks: list[RecipeTask]) -> Markup:
-    values = [
-        v for t in tasks for p in (t.natural, t.recommended) for v in (p.skill, p.skill_low, p.skill_high)
-    ]
-    axis = linear_axis(values, "Skill (0 = chance, 1 = perfect)", include=[0.0, 1.0])
+    axis = linear_axis([], "Skill (0 = chance, 1 = perfect)", include=[0.0, 1.0])
     marks = []
     for i, task in enumerate(tasks):
         for said, css, up in ((task.natural, "natural", -5.0), (task.recommended, "recommended", 5.0)):
             y = at_row(i) + up
-            ends = on_axis(axis, said.skill_low), on_axis(axis, said.skill_high)
-            tip = (
-                f"{task.name}, {css}\nskill {text.fixed(said.skill)} ({text.fixed(said.skill_low)} to"
-                f" {text.fixed(said.skill_high)})"
-            )
+            skill, low, high = said.skill or 0.0, said.skill_low or 0.0, said.skill_high or 0.0
+            ends = on_axis(axis, low), on_axis(axis, high)
+            tip = f"{task.name}, {css}\nskill {text.fixed(skill)} ({text.fixed(low)} to {text.fixed(high)})"
             marks.append(tag("path", class_=f"whisker {css}", d=f"M{ends[0]:.1f} {y:.1f}H{ends[1]:.1f}"))
             marks.append(
-                tag("circle", tag("title", tip), class_=f"dot {css}", cx=on_axis(axis, said.skill), cy=y, r=4)
+                tag("circle", tag("title", tip), class_=f"dot {css}", cx=on_axis(axis, skill), cy=y, r=4)
             )
     names = [(task.name, text.fixed(task.recommended.skill)) for task in tasks]
     return rows_drawing(
