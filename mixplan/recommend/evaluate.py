@@ -224,6 +224,15 @@ def at_confidence(drawn: FloatArray, confidence: FloatArray) -> FloatArray:
     return found
 
 
+def common_tokens(problem: Problem, tokens: FloatArray, shares: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Effective tokens of all common sources, in this mixture and in the natural one, each shape (B,)."""
+    common = ~problem.rare
+    unique, half_life = problem.unique_tokens[common], problem.half_life[common]
+    here = effective_tokens(shares[:, common] * tokens[:, None], unique, half_life).sum(axis=1)
+    natural = effective_tokens(problem.natural[common] * tokens[:, None], unique, half_life).sum(axis=1)
+    return here, natural
+
+
 def common_loss(
     problem: Problem, forecast: Forecast, size: np.ndarray, tokens: FloatArray, shares: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
@@ -232,10 +241,7 @@ def common_loss(
     increase = L(N, D'_common(mixture)) − L(N, D'_common(natural)), with D'_common the effective tokens of all
     common sources at the same N and training tokens. NaN without a loss law or without common data.
     """
-    common = ~problem.rare
-    unique, half_life = problem.unique_tokens[common], problem.half_life[common]
-    here = effective_tokens(shares[:, common] * tokens[:, None], unique, half_life).sum(axis=1)
-    natural = effective_tokens(problem.natural[common] * tokens[:, None], unique, half_life).sum(axis=1)
+    here, natural = common_tokens(problem, tokens, shares)
     params = problem.block_params[size]
     losses = forecast.lm_loss(
         np.concatenate([params, params]), np.maximum(np.concatenate([here, natural]), 1.0)
