@@ -89,7 +89,8 @@ class RecipeTask(Part):
     confidence: Fraction | None = None
     """Part of the draws in which the target must hold; empty: on average."""
     target_skill: Number | None = None
-    """What counts as learned; empty for a target in bits per byte."""
+    """What counts as learned, where the plan says it; empty: the calibration's threshold, or bits per
+    byte."""
     target_bits_per_byte: Positive | None = None
     value: Positive = 1.0
     natural: TaskPrediction
@@ -147,20 +148,23 @@ class Binding(Part):
     """What is allowed."""
     flops_without: Positive | None = None
     """FLOPs of the answer when this one limit is dropped; empty where it was not computed."""
+    gain_without: str = ""
+    """What that has over the answer, in the unit of the plan's objective."""
     eased: Number | None = None
     """The limit, moved a little: one more epoch, 1 % more budget, a share or loss bound 10 % wider, a target
     0.01 lower."""
     flops_eased: Positive | None = None
-    """FLOPs of the answer with that; what the limit costs at the margin."""
+    """FLOPs of the answer with that."""
     gain_eased: str = ""
-    """The same in words, for objectives other than FLOPs."""
+    """What that has over the answer, in the unit of the plan's objective: the limit's price."""
 
 
 class Alternative(Part):
     """Another answer, for comparison."""
 
     role: str = ""
-    """What it stands for: chosen, best at its size, natural mixture, cheaper but misses, without caps …"""
+    """What it stands for: chosen; next size down, next size up, other size (the best there); a tenth cheaper
+    (the best for so much less); natural mixture; without caps and bounds; with the data collected."""
     size: str
     block_params: Count
     tokens: Positive
@@ -208,13 +212,18 @@ class Recipe(Document):
     objective: str = "cheapest"
     p_all_targets: Fraction | None = None
     """Part of the draws in which every task's probability is at least its target, all at once."""
+    p_size_cheapest: Fraction | None = None
+    """Part of the draws in which this size stays the cheapest, each size at its own best shares and as long
+    as that draw asks for. Empty with one size, or another objective."""
     sensitivity: list[Sensitivity] = []
     """The parameters that matter most for each task."""
     binds: list[Binding] = []
     unconstrained: Alternative | None = None
     """The answer without caps, share bounds and the loss bound (budget kept)."""
     missing_data: list[MissingData] = []
-    """What to collect to reach the unconstrained answer."""
+    """What to collect so that caps on epochs no longer stand in the way; natural shares stay as they are."""
+    with_data: Alternative | None = None
+    """The plan solved anew with that data."""
     candidates: list[Alternative] = []
     """The chosen answer and what it was chosen against."""
     warnings: list[str] = []

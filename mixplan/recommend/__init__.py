@@ -15,7 +15,8 @@ from mixplan.documents.plan import Plan
 from mixplan.documents.recipe import Recipe
 from mixplan.documents.references import KEY, reference_in, warning
 from mixplan.errors import NoAnswer
-from mixplan.recommend.explain import explain, headline, tables
+from mixplan.recommend.explain import explain
+from mixplan.recommend.shown import headline, tables
 
 __all__ = ["HEADER", "Infeasible", "explain", "hashes", "headline", "recommend", "tables"]
 

@@ -31,7 +31,7 @@ class Spread:
 def drawn_at(
     problem: Problem, forecast: Forecast, size: int, tokens: float, frequency: FloatArray
 ) -> FloatArray:
-    """Probability that each task's goal is reached at one size and token count, given each draw, shape (T, D).
+    """Probability that each task's goal is reached at one size and length, given each draw, shape (T, D).
 
     Args:
         frequency: instances per training token, shape (T,).

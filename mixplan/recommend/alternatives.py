@@ -1,0 +1,130 @@
+"""What the answer is shown beside: a cheaper mixture, the other sizes, the natural mixture.
+
+Shape legend: S = sources, T = tasks, Z = sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from mixplan.documents.forecast import FloatArray, Forecast
+from mixplan.documents.plan import Plan
+from mixplan.documents.recipe import Alternative, Cost
+from mixplan.recommend.evaluate import evaluate
+from mixplan.recommend.predictions import drawn_at, spread_of
+from mixplan.recommend.problem import Problem
+from mixplan.recommend.solve import Candidate, Solver, missed_limits, rank
+
+SAVED = 0.1
+"""The cheaper mixture costs this part less than the chosen one."""
+CHOSEN, CHEAPER, NATURAL = "chosen", "a tenth cheaper", "natural mixture"
+DOWN, UP, OTHER = "next size down", "next size up", "other size"
+AT_A_SIZE = (CHOSEN, DOWN, UP, OTHER)
+"""Roles of what is the best at its size."""
+
+
+def alternatives(
+    plan: Plan, problem: Problem, solver: Solver, chosen: Candidate, best: list[Candidate]
+) -> list[Alternative]:
+    """The chosen mixture and what it was chosen against; `best` holds the best candidate of every size."""
+    at_size = {chosen.size: CHOSEN, chosen.size - 1: DOWN, chosen.size + 1: UP}
+    found = [(at_size.get(one.size, OTHER), chosen if one.size == chosen.size else one) for one in best]
+    saving = cheaper(solver, problem, chosen)
+    if saving is not None:
+        found.append((CHEAPER, saving))
+    found.append((NATURAL, natural(problem, solver.forecast, chosen.size, chosen.tokens)))
+    return [alternative(plan, problem, solver.forecast, one, role) for role, one in found]
+
+
+def alternative(
+    plan: Plan, problem: Problem, forecast: Forecast, candidate: Candidate, role: str
+) -> Alternative:
+    """A candidate in the recipe's words; the limits of `problem` that it breaks stand in the note."""
+    outcome, shape = candidate.outcome, problem.shapes[candidate.size]
+    spread = spread_of(drawn_at(problem, forecast, candidate.size, candidate.tokens, outcome.frequency[0]))
+    paid = cost(plan, problem, candidate)
+    missed = missed_limits(problem, candidate)
+    return Alternative(
+        role=role,
+        size=shape.name,
+        block_params=shape.block_params,
+        tokens=candidate.tokens,
+        flops=paid.flops,
+        lifetime_flops=paid.lifetime_flops,
+        gpu_hours=paid.gpu_hours,
+        money=paid.money,
+        shares=_named(problem.sources, np.clip(candidate.shares, 0.0, 1.0)),
+        epochs=_named(problem.sources, outcome.epochs[0]),
+        p_learned=_named(problem.tasks, spread.mean),
+        p_learned_low=_named(problem.tasks, spread.low),
+        p_learned_high=_named(problem.tasks, spread.high),
+        common_loss_increase_nats=number(outcome.loss_increase[0]),
+        feasible=candidate.feasible,
+        note="misses " + "; ".join(missed) if missed else "",
+    )
+
+
+def cost(plan: Plan, problem: Problem, candidate: Candidate) -> Cost:
+    """FLOPs of training and of the model's lifetime, hours and money, as far as the plan tells."""
+    _, flops, hours, money = (float(v) for v in candidate.tokens * problem.budget_per_token[candidate.size])
+    flops = candidate.tokens * float(problem.flops_per_token[candidate.size])
+    lifetime = float(problem.cost(candidate.size, candidate.tokens)) if problem.inference_tokens else None
+    if plan.hardware is None:
+        return Cost(flops=flops, lifetime_flops=lifetime)
+    currency = plan.hardware.currency
+    return Cost(flops=flops, lifetime_flops=lifetime, gpu_hours=hours, money=money, currency=currency)
+
+
+def natural(problem: Problem, forecast: Forecast, size: int, tokens: float) -> Candidate:
+    """The natural mixture at a size and token count, whatever limits it breaks."""
+    return Candidate(
+        evaluate(problem, forecast, np.array([size]), np.array([tokens]), problem.natural[None, :])
+    )
+
+
+def cheaper(solver: Solver, problem: Problem, chosen: Candidate) -> Candidate | None:
+    """The best mixture that costs a tenth less than the chosen one; None where `min_tokens` leaves no such.
+
+    Where targets are limits, every task is given the same fraction of the frequency it needs, as large as the
+    other limits allow: what comes nearest to all targets at once. The cost is what the plan counts: of
+    training and inference.
+    """
+    paid = (1 - SAVED) * float(problem.cost(chosen.size, chosen.tokens))
+    allowed = paid / problem.flops_per_token - problem.inference_tokens / 3.0  # tokens, (Z,)
+    found = []
+    for size in range(len(problem.shapes)):
+        longest = min(float(allowed[size]), float(problem.horizon[size]))
+        if longest < problem.min_tokens:
+            continue
+        horizon = np.minimum(problem.horizon, longest)
+        tight = replace(problem.with_limits({"budget.tokens": longest}), horizon=horizon)
+        if problem.objective == "cheapest":
+            one = solver.best_effort(tight, size)
+        else:
+            one = solver.best_at(tight, size)
+            one = one if one.feasible else solver.best_effort(tight, size)
+        if one is not None:
+            found.append(one)
+    return _first(problem, found)
+
+
+def best_of(solver: Solver, problem: Problem, sizes: Iterable[int] | None = None) -> Candidate:
+    """The best candidate over sizes (all of the plan by default), without the random search."""
+    looked_at = range(len(problem.shapes)) if sizes is None else sizes
+    return min((solver.best_at(problem, size) for size in looked_at), key=lambda one: rank(problem, one))
+
+
+def number(value: float) -> float | None:
+    """A float for a document; None where it says nothing."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _first(problem: Problem, found: list[Candidate]) -> Candidate | None:
+    return min(found, key=lambda one: rank(problem, one), default=None)
+
+
+def _named(names: tuple[str, ...], values: FloatArray) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}

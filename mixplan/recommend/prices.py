@@ -1,0 +1,193 @@
+"""Which limits the answer touches, and what each costs: without it, and a little looser.
+
+Every price comes from solving the plan anew. Shape legend: Z = sizes, C = limits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from mixplan.documents.recipe import Binding
+from mixplan.recommend.alternatives import best_of
+from mixplan.recommend.evaluate import TOLERANCE
+from mixplan.recommend.objective import primary
+from mixplan.recommend.problem import LOSS_LIMIT, Problem
+from mixplan.recommend.rounding import Whole
+from mixplan.recommend.solve import Candidate, Solver, rank
+
+_CLOSE = 0.005
+"""A limit counts as touched within half a percent (or one sample)."""
+_EASED_BUDGET, _EASED_BOUND, _EASED_TARGET, _EASED_EPOCHS = 0.01, 0.1, 0.01, 1.0
+_WORK = 400_000
+"""Solutions of the plan × tasks × sources that may go into prices."""
+_FEWEST = 4
+"""Limits that are priced however large the plan is."""
+_SHOWN = 5e-4
+"""Parts of the objective below this are the solver's own inexactness."""
+
+
+def prices(problem: Problem, solver: Solver, chosen: Whole, best: list[Candidate]) -> list[Binding]:
+    """The limits that the answer touches, with what they cost.
+
+    In a plan of many tasks and sources not every limit can be priced in a minute: then those are that save
+    most at the chosen size, and solved for are the chosen size and its neighbours only.
+
+    Args:
+        best: the best candidate of every size.
+    """
+    touched = _touched(problem, chosen)
+    size = chosen.candidate.size
+    base = solver.best_at(problem, size)
+    sizes = list(range(len(problem.shapes)))
+    cells = len(problem.tasks) * len(problem.sources)
+    affordable = max(int(_WORK / cells / (2 * len(sizes))), _FEWEST)
+    names = [name for name, _, _ in touched]
+    if len(names) > affordable:
+        sizes = [at for at in sizes if abs(at - size) <= 1]
+        names = _largest(problem, solver, base, names, affordable)
+    found = [
+        _priced(problem, solver, base, sizes, name, value, limit)
+        if name in names
+        else Binding(constraint=name, value=value, limit=limit)
+        for name, value, limit in touched
+    ]
+    return found + _shortest_training(problem, solver, chosen, sizes)
+
+
+def _touched(problem: Problem, chosen: Whole) -> list[tuple[str, float, float]]:
+    """Name, value and limit of each."""
+    outcome, samples = chosen.candidate.outcome, chosen.samples
+    epochs = dict(zip(problem.sources, problem.sequence_length / problem.unique_tokens, strict=True))
+    active = set(problem.active_names())
+    found = []
+    for index, name in enumerate(problem.names):
+        value, limit = float(outcome.values[0, index]), float(problem.limit[index])
+        if name not in active or not math.isfinite(value):
+            continue
+        if name.startswith("budget."):
+            grain = limit / samples
+        elif name.endswith(".max_epochs"):
+            grain = 1.5 * epochs[name.split(".", 1)[1].rsplit(".", 1)[0]]
+        else:
+            grain = 1.5 / samples if name.endswith("_share") else 0.0
+        if abs(limit - value) <= max(_CLOSE * abs(limit), grain, TOLERANCE):
+            found.append((name, value, limit))
+    return found
+
+
+def _largest(problem: Problem, solver: Solver, base: Candidate, names: list[str], count: int) -> list[str]:
+    """The limits whose absence changes most at the chosen size, one of `_FEWEST` × `count` looked at.
+
+    Looked at first are those on everything: budgets, loss, groups; then sources by their share; then tasks.
+    """
+    share = dict(zip(problem.sources, base.shares, strict=True))
+
+    def order(name: str) -> tuple[int, float]:
+        head, rest = name.split(".", 1)
+        if head == "sources":
+            return 1, -float(share[rest.rsplit(".", 1)[0]])
+        return (2 if head == "tasks" else 0), 0.0
+
+    looked_at = sorted(names, key=order)[: _FEWEST * count]
+    without = {name: solver.best_at(problem.without([name]), base.size) for name in looked_at}
+    return sorted(looked_at, key=lambda name: rank(problem.without([name]), without[name]))[:count]
+
+
+def _priced(
+    problem: Problem,
+    solver: Solver,
+    base: Candidate,
+    sizes: list[int],
+    name: str,
+    value: float,
+    limit: float,
+) -> Binding:
+    """One limit, dropped and eased. Of a budget there is nothing to say without it where more is always
+    better."""
+    told = Binding(constraint=name, value=value, limit=limit)
+    if problem.objective == "cheapest" or not name.startswith("budget."):
+        free = problem.without([name])
+        without = best_of(solver, free, sizes)
+        if without.feasible:
+            gain = gained(problem, base, without)
+            told = told.model_copy(update={"flops_without": _flops(problem, without), "gain_without": gain})
+    eased = eased_limit(name, limit)
+    if eased is None:
+        return told
+    looser = with_limit(problem, name, eased)
+    answer = best_of(solver, looser, sizes)
+    if not answer.feasible:
+        return told.model_copy(update={"eased": eased})
+    gain = gained(problem, base, answer)
+    return told.model_copy(
+        update={"eased": eased, "flops_eased": _flops(problem, answer), "gain_eased": gain}
+    )
+
+
+def eased_limit(name: str, limit: float) -> float | None:
+    """A limit moved a little to the loose side; None where it cannot be.
+
+    One more epoch, 1 % more budget, a bound on a share or on the loss 10 % wider, a target 0.01 lower.
+    """
+    if name.startswith("budget."):
+        return limit * (1 + _EASED_BUDGET)
+    if name.endswith(".max_epochs"):
+        return limit + _EASED_EPOCHS
+    if name.endswith(".target_probability"):
+        return limit - _EASED_TARGET if limit > _EASED_TARGET else None
+    if name.endswith(".min_share"):
+        return limit * (1 - _EASED_BOUND)
+    eased = limit * (1 + _EASED_BOUND)
+    if name == LOSS_LIMIT:
+        return eased if limit > 0 else None
+    return min(eased, 1.0) if limit < 1 else None
+
+
+def with_limit(problem: Problem, name: str, value: float) -> Problem:
+    """The problem as if the plan had this limit; with a budget the longest training moves too."""
+    found = problem.with_limits({name: value}).settled()
+    if not name.startswith("budget."):
+        return found
+    with np.errstate(divide="ignore"):
+        longest = (found.limit[:4] / problem.budget_per_token).min(axis=1)  # (Z,)
+    return replace(found, horizon=longest)
+
+
+def gained(problem: Problem, base: Candidate, answer: Candidate) -> str:
+    """What an answer has over another, in the unit of the plan's objective."""
+    before, after = (float(primary(problem, one.outcome)[0]) for one in (base, answer))
+    saved = before - after
+    if saved <= _SHOWN * abs(before):
+        return "nothing"
+    if problem.objective == "cheapest":
+        what = "lifetime FLOPs" if problem.inference_tokens else "FLOPs"
+        return f"{saved / before:.2%} fewer {what}"
+    if problem.objective == "common_loss":
+        return f"{saved:.4g} nats less common loss"
+    what = "value of targets reached" if problem.objective == "most_tasks" else "expected value"
+    return f"{saved:.4g} more {what}"
+
+
+def _shortest_training(problem: Problem, solver: Solver, chosen: Whole, sizes: list[int]) -> list[Binding]:
+    """The plan's shortest training, where the answer stands at it."""
+    tokens = float(chosen.samples * problem.sequence_length)
+    if tokens >= problem.min_tokens * (1 + _CLOSE) + problem.sequence_length:
+        return []
+    told = Binding(constraint="min_tokens", value=tokens, limit=problem.min_tokens)
+    if problem.min_tokens <= problem.sequence_length:
+        return [told]
+    free = replace(problem, min_tokens=float(problem.sequence_length))
+    without = best_of(Solver(solver.forecast), free, sizes)  # its needs are remembered from there on
+    if not without.feasible:
+        return [told]
+    base = solver.best_at(problem, chosen.candidate.size)
+    gain = gained(problem, base, without)
+    return [told.model_copy(update={"flops_without": _flops(problem, without), "gain_without": gain})]
+
+
+def _flops(problem: Problem, candidate: Candidate) -> float:
+    """Of training."""
+    return candidate.tokens * float(problem.flops_per_token[candidate.size])
