@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from mixplan.documents.forecast import FloatArray, Forecast
+from mixplan.recommend.bounds import caps_and_floors
 from mixplan.recommend.mixture import effective_tokens, fill
 from mixplan.recommend.problem import Problem
 
@@ -57,70 +58,6 @@ class Outcome:
     def row(self, index: int) -> Outcome:
         """One of the mixtures alone."""
         return Outcome(*(getattr(self, field.name)[[index]] for field in fields(self)))
-
-
-def rare_bounds(problem: Problem, tokens: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Between which shares each rare source may be, and how much room there is for all of them.
-
-    From natural up to what max_share and max_epochs allow; below natural only where the plan's limits force
-    it (those of the plan: with limits dropped, no mixture is lost that was allowed before).
-
-    Returns:
-        low (B, R), high (B, R), room (B,): 1 minus the lower bounds of the common sources.
-    """
-    plan = problem.as_given()
-    plan_cap = _caps(plan, tokens)
-    plan_floor = np.minimum(plan.min_share, plan_cap)
-    usual = np.minimum(problem.natural[problem.rare], plan_cap[:, problem.rare])
-    usual = np.maximum(plan_floor[:, problem.rare], usual)
-    plan_room = 1.0 - plan_floor[:, ~problem.rare].sum(axis=1)
-    usual = within_room(usual, plan_floor[:, problem.rare], plan_room)
-    cap = _caps(problem, tokens)
-    floor = np.minimum(problem.min_share, cap)
-    high, least = cap[:, problem.rare], floor[:, problem.rare]
-    room = 1.0 - floor[:, ~problem.rare].sum(axis=1)
-    low = np.clip(usual, least, high)
-    return within_room(low, least, room), high, room
-
-
-def within_room(shares: FloatArray, least: FloatArray, room: FloatArray) -> FloatArray:
-    """Rare shares pulled towards `least`, all by one fraction, until they fit into `room`, shape (B, R)."""
-    base, total = least.sum(axis=1), shares.sum(axis=1)
-    spread = total - base
-    pull = np.where(total > room, np.clip((room - base) / np.where(spread > 0, spread, 1.0), 0.0, 1.0), 1.0)
-    return least + (shares - least) * pull[:, None]
-
-
-def complete(problem: Problem, tokens: FloatArray, rare_shares: FloatArray) -> FloatArray:
-    """All shares from the rare ones: common sources divide the rest in natural proportion, within their
-    bounds.
-
-    Where the common sources at their caps cannot take the rest, the rare ones take it up to theirs; where
-    nobody can, it is divided in natural proportion and the caps are exceeded, which `evaluate` then reports.
-
-    Args:
-        tokens: shape (B,).
-        rare_shares: shape (B, R), summing to at most 1.
-
-    Returns:
-        Shares, shape (B, S), summing to 1.
-    """
-    rare = problem.rare
-    cap = _caps(problem, tokens)
-    floor = np.minimum(problem.min_share, cap)
-    rest = 1.0 - rare_shares.sum(axis=1)
-    common = fill(problem.natural[~rare], floor[:, ~rare], cap[:, ~rare], rest)
-    left = rest - common.sum(axis=1)
-    slack = np.maximum(cap[:, rare] - rare_shares, 0.0)
-    total_slack = slack.sum(axis=1)
-    taken = np.clip(left, 0.0, total_slack)
-    shares = np.empty((len(tokens), len(problem.sources)))
-    shares[:, rare] = rare_shares + slack * (taken / np.where(total_slack > 0, total_slack, 1.0))[:, None]
-    shares[:, ~rare] = common
-    left = left - taken
-    shares += np.maximum(left, 0.0)[:, None] * problem.natural
-    # Lower bounds that do not fit beside the rare shares: everyone gives way alike.
-    return shares / shares.sum(axis=1, keepdims=True)
 
 
 def frequencies(problem: Problem, tokens: FloatArray, shares: FloatArray) -> FloatArray:
@@ -268,16 +205,9 @@ def room_within_loss(
         shares = np.empty((len(tokens), len(problem.sources)))
         if len(spread):
             shares[:, problem.rare] = middle[:, None] * spread / spread.sum()
-        cap = np.maximum(_caps(problem, tokens)[:, ~problem.rare], 0.0)
+        cap = caps_and_floors(problem, tokens)[0][:, ~problem.rare]
         shares[:, ~problem.rare] = fill(problem.natural[~problem.rare], np.zeros_like(cap), cap, 1.0 - middle)
         _, increase = common_loss(problem, forecast, size, tokens, shares)
         allowed = np.nan_to_num(increase, nan=np.inf) <= problem.max_loss_increase
         low, high = np.where(allowed, middle, low), np.where(allowed, high, middle)
     return low
-
-
-def _caps(problem: Problem, tokens: FloatArray) -> FloatArray:
-    """Largest share of each source that max_share and max_epochs allow, shape (B, S)."""
-    with np.errstate(over="ignore"):
-        by_epochs = problem.max_epochs * problem.unique_tokens / tokens[:, None]
-    return np.minimum(problem.max_share, by_epochs)

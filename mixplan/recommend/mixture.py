@@ -54,9 +54,15 @@ def fill(weights: FloatArray, low: FloatArray, high: FloatArray, total: FloatArr
     Returns:
         Parts, shape (B, C).
     """
-    breaks = np.sort(np.concatenate([low / weights, high / weights], axis=1), axis=1)  # (B, 2C)
-    parts = np.clip(breaks[:, :, None] * weights, low[:, None, :], high[:, None, :])  # (B, 2C, C)
-    sums = parts.sum(axis=2)  # (B, 2C), rising
+    breaks = np.concatenate([low / weights, high / weights], axis=1)  # (B, 2C)
+    order = np.argsort(breaks, axis=1, kind="stable")
+    breaks = np.take_along_axis(breaks, order, axis=1)
+    turns = np.concatenate([weights, -weights])[order]  # how the slope changes at each
+    slope = np.cumsum(turns, axis=1)
+    steps = np.diff(breaks, axis=1) * slope[:, :-1]
+    sums = low.sum(axis=1)[:, None] + np.concatenate(
+        [np.zeros((len(total), 1)), np.cumsum(steps, axis=1)], axis=1
+    )
     after = np.clip((sums < total[:, None]).sum(axis=1), 1, breaks.shape[1] - 1)
     rows = np.arange(len(total))
     s0, s1 = sums[rows, after - 1], sums[rows, after]
@@ -64,6 +70,51 @@ def fill(weights: FloatArray, low: FloatArray, high: FloatArray, total: FloatArr
     step = np.where(s1 > s0, (np.clip(total, s0, s1) - s0) / np.where(s1 > s0, s1 - s0, 1.0), 0.0)
     level = b0 + step * (b1 - b0)
     return np.clip(level[:, None] * weights, low, high)
+
+
+def fill_grouped(
+    weights: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+    total: FloatArray,
+    member: np.ndarray,
+    group_low: FloatArray,
+    group_high: FloatArray,
+) -> FloatArray:
+    """As `fill`, where the parts of some groups together are bounded too: λ is one number for all sources
+    but those of a group at its bound, which divide that bound by a λ of their own.
+
+    Args:
+        weights, low, high, total: as of `fill`.
+        member: which parts are in each group, bool, shape (G, C); a part is in one at most.
+        group_low, group_high: bounds on the sums, shape (B, G).
+
+    Returns:
+        Parts, shape (B, C).
+    """
+    bounds = []
+    for at, inside in enumerate(member):
+        least, most = low[:, inside].sum(axis=1), high[:, inside].sum(axis=1)
+        bounds.append((np.clip(group_low[:, at], least, most), np.clip(group_high[:, at], least, most)))
+    single = ~member.any(axis=0)
+
+    def at_level(level: FloatArray) -> FloatArray:
+        parts = np.clip(level[:, None] * weights, low, high)
+        found = parts[:, single].sum(axis=1)
+        for inside, (least, most) in zip(member, bounds, strict=True):
+            found = found + np.clip(parts[:, inside].sum(axis=1), least, most)
+        return found
+
+    below, above = np.zeros(len(total)), (high / weights).max(axis=1)
+    for _ in range(60):
+        middle = (below + above) / 2.0
+        short = at_level(middle) < total
+        below, above = np.where(short, middle, below), np.where(short, above, middle)
+    parts = np.clip(above[:, None] * weights, low, high)
+    for inside, (least, most) in zip(member, bounds, strict=True):
+        held = np.clip(parts[:, inside].sum(axis=1), least, most)
+        parts[:, inside] = fill(weights[inside], low[:, inside], high[:, inside], held)
+    return parts
 
 
 def largest_remainder(exact: FloatArray, low: np.ndarray, high: np.ndarray, total: int) -> np.ndarray | None:

@@ -42,7 +42,7 @@ class Needs:
         horizon = horizon_of(problem, size)
         near = np.geomspace(problem.min_tokens, horizon, _NEAR_ANCHORS)
         anchors = np.concatenate([near, np.geomspace(horizon, horizon * FAR, _FAR_ANCHORS)[1:]])
-        fresh = [key for key in _keys(problem, size) if key not in self._anchors]
+        fresh = [key for key in dict.fromkeys(_keys(problem, size)) if key not in self._anchors]
         if fresh:
             self._ask(problem, fresh, anchors)
         columns = [_interpolated(*self._anchors[key], np.log(tokens)) for key in _keys(problem, size)]
@@ -51,11 +51,12 @@ class Needs:
     def exact(self, problem: Problem, size: int, tokens: FloatArray) -> FloatArray:
         """Needed frequencies, exact to about 1e-10, shape (B, T); kept as anchors for `at`."""
         self.at(problem, size, tokens[:1])
-        for key in _keys(problem, size):
-            known = self._anchors[key][0]
-            missing = tokens[~np.isin(np.log(tokens), known)]
-            if len(missing):
-                self._ask(problem, [key], missing, _interpolated(*self._anchors[key], np.log(missing)))
+        keys = list(dict.fromkeys(_keys(problem, size)))
+        known = [self._anchors[key][0] for key in keys]
+        missing = tokens[~np.all([np.isin(np.log(tokens), one) for one in known], axis=0)] if keys else []
+        if len(missing):
+            guess = [_interpolated(*self._anchors[key], np.log(missing)) for key in keys]
+            self._ask(problem, keys, missing, np.concatenate(guess))
         return self.at(problem, size, tokens)
 
     def _ask(
@@ -71,7 +72,7 @@ class Needs:
             np.repeat([problem.block_params[key[0]] for key in keys], count),
             np.tile(tokens, len(keys)),
             np.repeat([key[2] for key in keys], count),
-            _ABOVE * problem.density.max(axis=1)[task],
+            np.full(len(task), _ABOVE * problem.density.max()),
             guess,
         ).reshape(len(keys), count)
         for key, values in zip(keys, found, strict=True):
@@ -198,16 +199,10 @@ def _chandrupatla(
 
 
 def _keys(problem: Problem, size: int) -> list[_Key]:
-    """One key a task; tasks of the same kind and target share the first one's."""
-    kinds = [
-        (goal, str(confidence), float(density))
-        for goal, confidence, density in zip(
-            problem.goals, problem.confidence, problem.density.max(axis=1), strict=True
-        )
-    ]
-    return [
-        (size, kinds.index(kind), float(target)) for kind, target in zip(kinds, problem.target, strict=True)
-    ]
+    """One key a task; tasks of the same goal, confidence and target share the first one's."""
+    asked = [(goal, str(at)) for goal, at in zip(problem.goals, problem.confidence, strict=True)]
+    first = {one: at for at, one in reversed(list(enumerate(asked)))}
+    return [(size, first[one], float(target)) for one, target in zip(asked, problem.target, strict=True)]
 
 
 def _interpolated(x: FloatArray, y: FloatArray, at: FloatArray) -> FloatArray:

@@ -5,7 +5,7 @@ Shape legend: S = sources, R = rare sources, n = samples of the whole run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -13,8 +13,10 @@ import numpy as np
 from mixplan.documents.forecast import FloatArray
 from mixplan.recommend.evaluate import TOLERANCE, evaluate
 from mixplan.recommend.mixture import fill, largest_remainder
+from mixplan.recommend.objective import met
 from mixplan.recommend.problem import Problem
-from mixplan.recommend.solve import Candidate, Solver, fit_shares
+from mixplan.recommend.shares import fit_shares
+from mixplan.recommend.solve import Candidate, Solver
 
 _STEPS, _GROWTH = 48, 0.05
 
@@ -45,16 +47,39 @@ def round_samples(solver: Solver, problem: Problem, candidate: Candidate) -> Who
     nearest = max(int(np.floor(exact * (1 + 1e-9))), least)  # down: what the budget allows stays allowed
     if not candidate.feasible:
         return _rounded(solver, problem, candidate, np.array([nearest]), refit=False)
+    if not problem.targets_are_limits:
+        # What the tasks have reached is what rounding must not lose.
+        reached = np.where(met(problem, candidate.outcome)[0], problem.wanted, -np.inf)
+        limit = np.concatenate([problem.limit[: len(problem.limit) - len(reached)], reached])
+        held = replace(problem, limit=limit)
+        kept = _grown(solver, held, candidate, exact, least, refit=problem.objective == "most_tasks")
+        return Whole(
+            Candidate(
+                evaluate(
+                    problem,
+                    solver.forecast,
+                    kept.candidate.outcome.size,
+                    kept.candidate.outcome.tokens,
+                    kept.candidate.outcome.shares,
+                )
+            ),
+            kept.choose,
+        )
+    return _grown(solver, problem, candidate, exact, least, refit=True)
+
+
+def _grown(
+    solver: Solver, problem: Problem, candidate: Candidate, exact: float, least: int, refit: bool
+) -> Whole:
+    """The fewest samples, from the exact count onwards, at which a rounded mixture holds every limit."""
     first = max(int(np.floor(exact * (1 - 1e-5))), least)
     growing = first + np.unique(np.geomspace(1, max(_GROWTH * first, _STEPS), _STEPS).astype(np.int64))
-    found = _rounded(solver, problem, candidate, np.concatenate([[first], growing]), refit=True)
+    found = _rounded(solver, problem, candidate, np.concatenate([[first], growing]), refit)
     if not found.candidate.feasible:
         return found
     before = [n for n in (first, *growing) if n < found.samples]
     between = np.unique(np.linspace(before[-1] + 1, found.samples, _STEPS).astype(np.int64)) if before else []
-    return (
-        _rounded(solver, problem, candidate, np.asarray(between), refit=True) if len(between) > 1 else found
-    )
+    return _rounded(solver, problem, candidate, np.asarray(between), refit) if len(between) > 1 else found
 
 
 def _rounded(
@@ -70,7 +95,7 @@ def _rounded(
     mixtures = [own]
     if refit:
         needed = solver.needs.at(problem, candidate.size, tokens)
-        mixtures.insert(0, fit_shares(problem, tokens, needed, candidate.shares[problem.rare]))
+        mixtures.insert(0, fit_shares(problem, tokens, needed))
     last: Whole | None = None
     for row, count in enumerate(counts):
         for shares, idle_down in product(mixtures, (False, True)):

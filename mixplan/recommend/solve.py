@@ -1,16 +1,13 @@
-"""The cheapest training at one size, by bisection: p_learned rises with frequency, so each task has a
-frequency it needs, each source a share that gives it, and the least tokens at which those shares fit are
-the answer.
+"""The best mixture at one size, by reasoning and not by chance: p rises with frequency, so each task has a
+frequency it needs, `fit_shares` has the least upsampling that gives it, and only the token count is left to
+look through.
 
-With one rare source a task this is exact. Where a task lives in several, sources are raised greedily, and the
-search of `search.py` goes on from there.
-
-Shape legend: B = candidates, S = sources, R = rare sources, T = tasks, G = grid of token counts.
+Shape legend: B = candidates, S = sources, T = tasks, G = grid of token counts, L = levels of probability.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,22 +15,25 @@ from mixplan.documents.forecast import FloatArray, Forecast
 from mixplan.recommend.evaluate import (
     TOLERANCE,
     Outcome,
-    complete,
     evaluate,
     frequencies,
-    rare_bounds,
-    within_room,
+    probabilities,
+    room_within_loss,
 )
-from mixplan.recommend.mixture import effective_tokens, tokens_for_effective
+from mixplan.recommend.linear import is_spread
 from mixplan.recommend.needs import Needs, horizon_of
-from mixplan.recommend.objective import primary
+from mixplan.recommend.objective import met, primary
 from mixplan.recommend.problem import FAR, Problem
-from mixplan.recommend.spread import is_spread, least_rare_shares
+from mixplan.recommend.shares import fit_shares, share_out
 
-_NEAR_POINTS, _FAR_POINTS, _ZOOM_POINTS = 129, 49, 65
-_ZOOMS, _EXACT_POINTS, _ROUNDS = 3, 4, 8
-_ENOUGH = 1e-11
+# Token counts to look at: within the budget, beyond it, and between two of them when zooming in; the last is
+# how often. A linear program takes more time for a count than the closed form.
+_POINTS = {False: (129, 49, 65, 3), True: (25, 9, 9, 4)}
+_EXACT_POINTS = 4
 _NUDGES = np.array([0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])  # what interpolation may have cost
+_AIMED_AT = 11  # token counts at which tasks are weighed against each other
+_LEVELS = 16
+_TIGHTER = (1.0, 0.999, 0.98, 0.9, 0.5, 0.0)
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,12 @@ class Candidate:
 
 
 class Solver:
-    """Answers "the least tokens at this size"; remembers the frequencies that tasks need."""
+    """Answers "the best mixture at this size"; remembers its answers and the frequencies that tasks need."""
 
     def __init__(self, forecast: Forecast) -> None:
         self.forecast = forecast
         self.needs = Needs(forecast)
+        self._best: dict[tuple[bytes, str, int], Candidate] = {}
 
     def may_exist(self, problem: Problem) -> bool:
         """Whether any size and token count of the grids holds every limit, on interpolated needs."""
@@ -77,16 +78,51 @@ class Solver:
 
     def screen(self, problem: Problem, size: int) -> Outcome:
         """The least upsampling at every token count of a size's grid, on interpolated needs."""
-        return self._fit(problem, size, self.grid(problem, size), None)
-
-    def at_size(self, problem: Problem, size: int) -> Candidate:
-        """The feasible mixture with the least tokens at one size, or else the least violation."""
-        return self._least(problem, size, self.grid(problem, size), None)
+        return self._fit(problem, size, self.grid(problem, size))
 
     def best_at(self, problem: Problem, size: int) -> Candidate:
-        """As `at_size`, with the upsampling divided at its best where tasks live in several rare sources."""
-        candidate = self.at_size(problem, size)
-        return self.improve(problem, candidate) if is_spread(problem) else candidate
+        """The best mixture at one size by the plan's objective, or else the one with the least violation."""
+        limits = (problem.limit, problem.given, problem.unique_tokens, problem.natural, problem.horizon)
+        key = (b"".join(one.tobytes() for one in limits), problem.objective, size)
+        if key not in self._best:
+            found = self.at_size(problem, size)
+            if not problem.targets_are_limits and found.feasible:
+                found = min(
+                    [found, *self._weighed(problem, size)], key=lambda candidate: rank(problem, candidate)
+                )
+            self._best[key] = found
+        return self._best[key]
+
+    def at_size(self, problem: Problem, size: int) -> Candidate:
+        """As `best_at` for the objectives whose targets are limits; for others, what their limits alone ask
+        for."""
+        lowest, highest = (grid := self.grid(problem, size))[[0, -1]]
+        _, _, points, zooms = _POINTS[is_spread(problem)]
+        for _ in range(zooms):
+            outcome = self._fit(problem, size, grid)
+            at = _best_row(problem, outcome)
+            # The first token count that is enough lies right behind the last that is not.
+            first = problem.objective != "common_loss" and bool(outcome.feasible[at])
+            below, above = grid[max(at - 1, 0)], grid[at if first else min(at + 1, len(grid) - 1)]
+            grid = np.geomspace(below, above, points) if above > below else grid[[at]]
+            self.needs.exact(problem, size, grid[:: max(len(grid) // _EXACT_POINTS, 1)])
+        at = _best_row(problem, self._fit(problem, size, grid))
+        tokens = np.unique(np.clip(grid[at] * (1 + _NUDGES), lowest, highest))
+        return self._exact(problem, size, tokens)
+
+    def improve(self, problem: Problem, candidate: Candidate) -> Candidate:
+        """The same shares at the best token count up to the candidate's: for laws that do not rise with
+        frequency, where needs are no guide."""
+        grid = np.geomspace(problem.min_tokens, max(candidate.tokens, problem.min_tokens), 65)
+        for _ in range(3):
+            index = np.full(len(grid), candidate.size)
+            shares = np.broadcast_to(candidate.shares, (len(grid), len(candidate.shares)))
+            outcome = evaluate(problem, self.forecast, index, grid, shares)
+            at = _best_row(problem, outcome)
+            found = Candidate(outcome.row(at))
+            candidate = min(candidate, found, key=lambda one: rank(problem, one))
+            grid = np.geomspace(grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)], 17)
+        return candidate
 
     def best_effort(self, problem: Problem, size: int) -> Candidate | None:
         """What the whole budget gives within every limit but the targets: each task the same fraction of the
@@ -94,74 +130,113 @@ class Solver:
         length = problem.sequence_length
         longest = max(float(problem.horizon[size]) // length * length, problem.min_tokens)
         needed = self.needs.exact(problem, size, np.array([longest]))
-        fraction = np.concatenate([np.geomspace(1.0, 1e-3, 121), [0.0]])
-        asked = fraction[:, None] * np.where(np.isfinite(needed), needed, 0.0)
-        tokens, index = np.full(len(fraction), longest), np.full(len(fraction), size)
-        shares = fit_shares(problem, tokens, asked)
-        held = evaluate(problem, self.forecast, index, tokens, shares, asked).feasible
-        if not held.any():
-            return None
-        at = [int(np.argmax(held))]
-        return Candidate(evaluate(problem, self.forecast, index[at], tokens[at], shares[at]))
-
-    def improve(self, problem: Problem, candidate: Candidate) -> Candidate:
-        """The least tokens from the same mixture downwards; where tasks live in several rare sources, the
-        upsampling is divided among them anew by a linear program, again and again while that saves tokens."""
-        for _ in range(_ROUNDS):
-            start = candidate.shares[problem.rare]
-            if is_spread(problem):
-                needed = self.needs.exact(problem, candidate.size, np.array([candidate.tokens]))[0]
-                divided = least_rare_shares(problem, candidate.tokens, needed)
-                start = start if divided is None else divided
-            grid = self.grid(problem, candidate.size)
-            if candidate.feasible:
-                top = max(candidate.tokens, problem.min_tokens * (1 + 1e-9))
-                grid = np.geomspace(problem.min_tokens, top, _NEAR_POINTS)
-            found = self._least(problem, candidate.size, grid, start)
-            if rank(problem, found) >= rank(problem, candidate):
+        needed = np.where(np.isfinite(needed), needed, 0.0)
+        points = 13 if is_spread(problem) else 121
+        fraction = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, points)])
+        for _ in range(3):
+            tokens, index = np.full(len(fraction), longest), np.full(len(fraction), size)
+            asked = fraction[:, None] * needed
+            shares = fit_shares(problem, tokens, asked)
+            held = evaluate(problem, self.forecast, index, tokens, shares, asked).feasible
+            if not held.any():
+                return None
+            at = int(np.flatnonzero(held)[-1])
+            best = Candidate(evaluate(problem, self.forecast, index[[at]], tokens[[at]], shares[[at]]))
+            if at + 1 == len(fraction):
                 break
-            saved = 1 - found.tokens / candidate.tokens
-            worthwhile = not candidate.feasible or saved > 1e-4
-            candidate = found
-            if not worthwhile:
-                break
-        return candidate
+            fraction = np.linspace(fraction[at], fraction[at + 1], points)
+        return best
 
     def grid(self, problem: Problem, size: int) -> FloatArray:
         """Token counts to look at: finely within the plan's own budget, coarsely beyond it. Shape (G,)."""
+        near, far, _, _ = _POINTS[is_spread(problem)]
         horizon = horizon_of(problem, size)
-        fine = np.geomspace(problem.min_tokens, horizon, _NEAR_POINTS)
-        return np.concatenate([fine, np.geomspace(horizon, horizon * FAR, _FAR_POINTS)[1:]])
+        fine = np.geomspace(problem.min_tokens, horizon, near)
+        return np.concatenate([fine, np.geomspace(horizon, horizon * FAR, far)[1:]])
 
-    def _fit(self, problem: Problem, size: int, tokens: FloatArray, start: FloatArray | None) -> Outcome:
+    def _fit(self, problem: Problem, size: int, tokens: FloatArray) -> Outcome:
         """The least upsampling at each token count, screened on interpolated needs."""
         needed = self.needs.at(problem, size, tokens)
-        shares = fit_shares(problem, tokens, needed, start)
+        shares = fit_shares(problem, tokens, needed)
         return evaluate(problem, self.forecast, np.full(len(tokens), size), tokens, shares, needed)
 
-    def _least(self, problem: Problem, size: int, grid: FloatArray, start: FloatArray | None) -> Candidate:
-        """Zooms in on the first feasible token count of the grid, or on the least violation if none is."""
-        lowest, highest = grid[0], grid[-1]
-        for _ in range(_ZOOMS):
-            at = _best_row(self._fit(problem, size, grid, start))
-            below, above = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
-            grid = np.geomspace(below, above, _ZOOM_POINTS) if above > below else grid[[at]]
-            self.needs.exact(problem, size, grid[:: max(len(grid) // _EXACT_POINTS, 1)])
-        at = _best_row(self._fit(problem, size, grid, start))
-        tokens = np.unique(np.clip(grid[at] * (1 + _NUDGES), lowest, highest))
+    def _exact(self, problem: Problem, size: int, tokens: FloatArray) -> Candidate:
+        """The best of a few token counts, on exact needs."""
         needed = self.needs.exact(problem, size, tokens)
-        shares = fit_shares(problem, tokens, needed, start)
+        shares = fit_shares(problem, tokens, needed)
         exact = evaluate(problem, self.forecast, np.full(len(tokens), size), tokens, shares)
-        return Candidate(exact.row(_best_row(exact)))
+        return Candidate(exact.row(_best_row(problem, exact)))
+
+    def _weighed(self, problem: Problem, size: int) -> list[Candidate]:
+        """Mixtures that weigh the tasks against each other, at several token counts within the budget; for
+        `most_tasks` also the cheapest ones that reach what the best of them reaches."""
+        grid = np.geomspace(problem.min_tokens, horizon_of(problem, size), _AIMED_AT)
+        found = [one for tokens in grid if (one := self._aimed(problem, size, float(tokens)))]
+        if not found:
+            return []
+        best = min(found, key=lambda candidate: rank(problem, candidate))
+        if problem.objective == "value":
+            at = int(np.argmin(np.abs(np.log(grid / best.tokens))))
+            between = np.geomspace(grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)], 9)
+            finer = [one for tokens in between[1:-1] if (one := self._aimed(problem, size, float(tokens)))]
+            return [best, *finer]
+        reached = met(problem, best.outcome)[0]
+        targets = np.where(reached, problem.wanted, -np.inf)
+        limit = np.concatenate([problem.limit[: len(problem.limit) - len(targets)], targets])
+        cheaper = self.best_at(replace(problem, limit=limit, objective="cheapest"), size)
+        index = np.array([size])
+        again = evaluate(problem, self.forecast, index, np.array([cheaper.tokens]), cheaper.shares[None, :])
+        return [best, Candidate(again)]
+
+    def _aimed(self, problem: Problem, size: int, tokens: float) -> Candidate | None:
+        """The mixture with the largest worth at one token count; None where the limits alone do not hold."""
+        at, index = np.array([tokens]), np.array([size])
+        levels, worth = self._levels(problem, size, tokens)
+        room = float(room_within_loss(problem, self.forecast, index, at)[0])
+        for part in _TIGHTER:  # the room within the loss bound takes the rare sources to be in proportion
+            shares, _ = share_out(problem, tokens, levels, worth, room * part)
+            outcome = evaluate(problem, self.forecast, index, at, shares[None, :])
+            if outcome.feasible[0]:
+                return Candidate(outcome)
+        return None
+
+    def _levels(self, problem: Problem, size: int, tokens: float) -> tuple[FloatArray, FloatArray]:
+        """Frequencies worth aiming at and what each is worth, shapes (T, L)."""
+        at = np.array([tokens])
+        if problem.objective == "most_tasks":
+            limit = problem.limit.copy()
+            limit[len(limit) - len(problem.tasks) :] = problem.wanted
+            needed = self.needs.exact(replace(problem, limit=limit), size, at)
+            return needed.T, problem.value[:, None]
+        base = frequencies(problem, at, problem.natural[None, :])[0]
+        most = frequencies(problem, at, np.ones((1, len(problem.sources))))[0]
+        rise = np.geomspace(1.0, 1e4, 4 * _LEVELS)[:, None]
+        frequency = np.minimum(np.maximum(base, most * 1e-6) * rise, np.maximum(most, base))  # (4L, T)
+        rows = len(frequency)
+        p = probabilities(problem, self.forecast, np.full(rows, size), np.full(rows, tokens), frequency)
+        # Of the many frequencies, those that part the way from the lowest to the highest p evenly.
+        share = np.linspace(0.0, 1.0, _LEVELS + 1)[1:, None]
+        aims = p[0] + share * (p.max(axis=0) - p[0])  # (L, T)
+        picked = np.stack(
+            [np.minimum(np.searchsorted(p[:, t], aims[:, t] - 1e-12), rows - 1) for t in range(p.shape[1])]
+        )  # (T, L)
+        column = np.arange(p.shape[1])[:, None]
+        gained = p.T[column, picked] - p[0][:, None]
+        return frequency.T[column, picked], problem.value[:, None] * gained
 
 
-def _best_row(outcome: Outcome) -> int:
+def _best_row(problem: Problem, outcome: Outcome) -> int:
+    """The row that the objective likes best; where its targets are weighed, the shortest training."""
     feasible = outcome.feasible
-    return int(np.argmax(feasible)) if feasible.any() else int(np.argmin(outcome.violation))
+    if not feasible.any():
+        return int(np.argmin(outcome.violation))
+    if problem.objective != "common_loss":
+        return int(np.argmax(feasible))
+    return int(np.argmin(np.where(feasible, primary(problem, outcome), np.inf)))
 
 
 def rank(problem: Problem, candidate: Candidate) -> tuple[bool, float, float, float, float]:
-    """Sort key: feasible, then the objective (or the least violation), then FLOPs, common loss, upsampling."""
+    """Sort key: feasible, the objective (or the least violation), then FLOPs, common loss, upsampling."""
     outcome = candidate.outcome
     best = float(primary(problem, outcome)[0]) if candidate.feasible else candidate.violation
     cost = float(problem.cost(outcome.size, outcome.tokens)[0])
@@ -176,85 +251,3 @@ def missed_limits(problem: Problem, candidate: Candidate) -> list[str]:
     return [
         f"{name}: {value:.4g} against {limit:.4g}" for name, value, limit, over in columns if over > TOLERANCE
     ]
-
-
-def fit_shares(
-    problem: Problem,
-    tokens: FloatArray,
-    needed: FloatArray,
-    start: FloatArray | None = None,
-    most_rare: FloatArray | None = None,
-) -> FloatArray:
-    """Least upsampling that gives every task the frequency it needs, as far as caps and room allow.
-
-    The task furthest below its need has its source raised (of several, the one that gains most a share); what
-    is above every need is lowered again.
-
-    Args:
-        tokens: shape (B,).
-        needed: shape (B, T).
-        start: rare shares to start from, shape (R,); the lowest allowed if none.
-        most_rare: upper bound on the sum of the rare shares, shape (B,).
-
-    Returns:
-        Shares of all sources, shape (B, S).
-    """
-    low, high, room = rare_bounds(problem, tokens)
-    room = room if most_rare is None else np.minimum(room, most_rare)
-    rare = np.flatnonzero(problem.rare)
-    if not len(rare):
-        return complete(problem, tokens, low)
-    x = low.copy() if start is None else within_room(np.clip(start, low, high), low, room)
-    given_up = np.zeros(needed.shape, dtype=bool)
-    unique, half_life = problem.unique_tokens[rare], problem.half_life[rare]
-    todo = np.arange(len(tokens))
-    for _ in range(8 * len(problem.tasks) + 4 * len(rare) + 16):
-        count = tokens[todo]
-        shares = complete(problem, count, x[todo])
-        x[todo] = shares[:, rare]
-        have = frequencies(problem, count, shares)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            short = np.where(
-                given_up[todo] | (needed[todo] <= have * (1 + _ENOUGH)), 0.0, needed[todo] / have
-            )
-        active = short.max(axis=1) > 0
-        if not active.any():
-            break
-        todo, count, shares, have, short = (v[active] for v in (todo, count, shares, have, short))
-        rows, task = np.arange(len(todo)), np.argmax(short, axis=1)
-        lack = needed[todo, task] - have[rows, task]
-        drawn = x[todo] * count[:, None]
-        fresh = np.exp(-np.maximum(drawn / unique - 1.0, 0.0) / half_life)  # worth of one more token, (b, R)
-        rest = np.maximum(1.0 - x[todo].sum(axis=1), 1e-12)
-        in_rare = frequencies(problem, count, np.where(problem.rare, shares, 0.0))[rows, task]
-        # What the task has in a unit of common share, (b,); not below 0 by rounding.
-        lost = np.maximum(have[rows, task] - in_rare, 0.0) / rest
-        each = problem.density[task][:, rare] * fresh  # what it has in a unit more of each rare one, (b, R)
-        spare = np.minimum(high[todo] - x[todo], (room[todo] - x[todo].sum(axis=1))[:, None])
-        gain = np.where(spare > 1e-12, each - lost[:, None], 0.0)
-        source = np.argmax(gain, axis=1)
-        stuck = gain[rows, source] <= 0
-        given_up[todo[stuck], task[stuck]] = True
-        go, s = rows[~stuck], source[~stuck]
-        asked = lack[go] * each[go, s] / gain[go, s] * count[go] / problem.density[task[go], rare[s]]
-        worth = effective_tokens(drawn[go, s], unique[s], half_life[s]) + asked
-        wanted = tokens_for_effective(worth, unique[s], half_life[s]) / count[go]
-        x[todo[go], s] = np.minimum(wanted, x[todo[go], s] + spare[go, s])
-    x = _lowered(problem, tokens, x, low, needed)
-    return complete(problem, tokens, x)
-
-
-def _lowered(
-    problem: Problem, tokens: FloatArray, x: FloatArray, low: FloatArray, needed: FloatArray
-) -> FloatArray:
-    """Rare shares, one after the other brought down to what their tasks still need of them, shape (B, R)."""
-    for column, s in enumerate(np.flatnonzero(problem.rare)):
-        shares = complete(problem, tokens, x)
-        spare = np.maximum(frequencies(problem, tokens, shares) - needed, 0.0)  # (B, T)
-        unique, half_life = problem.unique_tokens[s], problem.half_life[s]
-        worth = effective_tokens(x[:, column] * tokens, unique, half_life)  # (B,)
-        held = problem.density[:, s] > 0
-        give = (spare[:, held] / problem.density[held, s]).min(axis=1, initial=np.inf) * tokens
-        kept = tokens_for_effective(np.maximum(worth - give, 0.0), unique, half_life) / tokens
-        x[:, column] = np.clip(kept, low[:, column], x[:, column])
-    return x

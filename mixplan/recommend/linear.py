@@ -1,0 +1,233 @@
+"""Shares as linear programs: upsampling divided among sources at its best, at many token counts at once; and,
+with whole numbers in it, which tasks to reach at all.
+
+Effective tokens are concave in the share (arXiv 2305.16264, eq. 5), so a share is cut into linear segments of
+falling slope, which an optimum uses in order; chords lie below the curve, so a task gets what the program
+says or a little more. Solved twice, the second time with fine segments around the first answer. Token counts
+do not touch each other, but one program with a block for each is solved in a fraction of the time.
+
+Shape legend: B = token counts, R = rare sources, T = tasks, L = levels, K = segments, V = all segments.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+from scipy.sparse import coo_matrix, csr_matrix, hstack, identity, vstack
+
+from mixplan.documents.forecast import FloatArray
+from mixplan.recommend.bounds import RareBounds
+from mixplan.recommend.mixture import effective_tokens
+from mixplan.recommend.problem import Problem
+
+_SEGMENTS = 12
+_FINE = np.array([-1.0, -0.25, -0.06, -0.01, 0.0, 0.01, 0.06, 0.25, 1.0])
+_SHORT = 1e3  # price of a task's relative shortfall, in shares: nothing is left short to save upsampling
+_MARGIN = 1.0 + 3e-7  # more than the solver's tolerance
+_GAP = 1e-4
+_NODES = 300  # of branch and bound: a bound that is the same on every machine, as a time is not
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What mixtures with the lowest rare shares give, and what a unit more of them takes away."""
+
+    tokens: FloatArray
+    """Shape (B,)."""
+    bounds: RareBounds
+    base: FloatArray
+    """Frequencies with the lowest rare shares, shape (B, T)."""
+    lost: FloatArray
+    """Frequency that a task loses in common sources for a unit of rare share, shape (B, T)."""
+
+
+def is_spread(problem: Problem) -> bool:
+    """Whether any task lives in more than one rare source."""
+    return bool(((problem.density[:, problem.rare] > 0).sum(axis=1) > 1).any())
+
+
+def least_rare_shares(problem: Problem, ground: Ground, needed: FloatArray) -> FloatArray:
+    """Rare shares with the smallest sum that give every task the frequency it needs, shape (B, R).
+
+    Where that is impossible, with the smallest sum of relative shortfalls.
+
+    Args:
+        needed: frequencies, finite, shape (B, T).
+    """
+    row, task = np.nonzero(needed * _MARGIN > ground.base)
+    if not len(row):
+        return ground.bounds.low
+    scale = 1.0 / needed[row, task]
+    lack = _MARGIN - ground.base[row, task] * scale
+
+    def solve(edges: FloatArray) -> FloatArray:
+        pieces = _Pieces(problem, ground, edges)
+        gain = pieces.gain(row, task, scale)  # (asked, V)
+        short = identity(len(row), format="csr")
+        upper = np.concatenate([pieces.width, np.ones(len(row))])
+        answer = linprog(
+            np.concatenate([np.ones(len(pieces.width)), np.full(len(row), _SHORT)]),
+            A_ub=vstack(
+                [
+                    -hstack([gain, short]),
+                    hstack([pieces.rooms, csr_matrix((pieces.rooms.shape[0], len(row)))]),
+                ],
+                format="csr",
+            ),
+            b_ub=np.concatenate([-lack, pieces.left]),
+            bounds=np.stack([np.zeros(len(upper)), upper], axis=1),
+            method="highs",
+        )
+        if answer.status != 0:
+            return ground.bounds.low
+        return pieces.shares(answer.x[: len(pieces.width)])
+
+    return _refined(problem, ground, solve)
+
+
+def best_levels(
+    problem: Problem, ground: Ground, levels: FloatArray, worth: FloatArray
+) -> tuple[FloatArray, np.ndarray]:
+    """Rare shares (R,) and the level that each task is brought to (−1: none), shape (T,), with the largest
+    sum of worth; at equal worth with the least upsampling.
+
+    A multiple-choice knapsack over concave costs, as a mixed-integer linear program.
+
+    Args:
+        ground: of one token count.
+        levels: frequencies that could be aimed at, rising, infinite where unreachable, shape (T, L).
+        worth: of each, shape (T, L).
+    """
+    tasks, count = levels.shape
+    usable = np.isfinite(levels)
+    rise = np.where(usable, np.maximum(levels * _MARGIN - ground.base[0][:, None], 0.0), 0.0)
+    scale = 1.0 / np.maximum(rise.max(axis=1), 1e-300)
+    chosen = np.full(tasks, -1)
+    variables = tasks * count
+    row, column = np.repeat(np.arange(tasks), count), np.arange(variables)
+    aims = csr_matrix(((rise * scale[:, None]).ravel(), (row, column)), shape=(tasks, variables))
+    one = csr_matrix((np.ones(variables), (row, column)), shape=(tasks, variables))
+
+    def solve(edges: FloatArray) -> FloatArray:
+        pieces = _Pieces(problem, ground, edges)
+        gain = pieces.gain(np.zeros(tasks, dtype=np.int64), np.arange(tasks), scale)
+        matrix = vstack(
+            [
+                hstack([gain, -aims]),
+                hstack([-pieces.rooms, csr_matrix((pieces.rooms.shape[0], variables))]),
+                hstack([csr_matrix((tasks, len(pieces.width))), -one]),
+            ],
+            format="csr",
+        )
+        least = np.concatenate([np.zeros(tasks), -pieces.left, -np.ones(tasks)])
+        upper = np.concatenate([pieces.width, usable.ravel().astype(float)])
+        with _quiet():
+            answer = milp(
+                # A share costs so little that it only decides between equals.
+                np.concatenate([np.full(len(pieces.width), 1e-6 * worth.max()), -worth.ravel()]),
+                constraints=LinearConstraint(matrix, least, np.inf),
+                integrality=np.concatenate([np.zeros(len(pieces.width)), np.ones(variables)]),
+                bounds=Bounds(np.zeros(len(upper)), upper),
+                options={"mip_rel_gap": _GAP, "node_limit": _NODES},
+            )
+        if answer.x is None:
+            chosen[:] = -1
+            return ground.bounds.low
+        picked = answer.x[len(pieces.width) :].reshape(tasks, count) > 0.5
+        chosen[:] = np.where(picked.any(axis=1), picked.argmax(axis=1), -1)
+        return pieces.shares(answer.x[: len(pieces.width)])
+
+    return _refined(problem, ground, solve)[0], chosen
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing on standard output: HiGHS writes a line there now and then, whatever it is told, and a line
+    too many is no JSON."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+class _Pieces:
+    """The segments of all rare sources at all token counts, as columns of a program."""
+
+    def __init__(self, problem: Problem, ground: Ground, edges: FloatArray) -> None:
+        """Args: edges: rising shares, the first the lowest one, shape (B, R, K + 1)."""
+        unique, half_life = problem.unique_tokens[problem.rare], problem.half_life[problem.rare]
+        tokens = ground.tokens[:, None, None]
+        worth = effective_tokens(np.moveaxis(edges * tokens, 1, 2), unique, half_life)  # (B, K + 1, R)
+        gained = np.diff(np.moveaxis(worth, 1, 2), axis=2) / tokens
+        width = np.diff(edges, axis=2)
+        self._row, self._source, at = np.nonzero(width > 0)
+        self.width: FloatArray = width[self._row, self._source, at]
+        self._slope = gained[self._row, self._source, at] / self.width
+        self._ground = ground
+        self._density = problem.density[:, problem.rare]
+        low, member = ground.bounds.low, problem.member[:, problem.rare]
+        count = len(low) * (1 + len(member))
+        rows = [self._row, *(np.flatnonzero(one[self._source]) for one in member)]
+        entry = [self._row] + [len(low) * (1 + at) + self._row[inside] for at, inside in enumerate(rows[1:])]
+        column = [np.arange(len(self.width)), *rows[1:]]
+        index = np.concatenate(entry), np.concatenate(column)
+        self.rooms = csr_matrix((np.ones(len(index[0])), index), shape=(count, len(self.width)))
+        """Sums of the segments of each token count, and of each group in it."""
+        left = [ground.bounds.room - low.sum(axis=1)]
+        left += [ground.bounds.group_room[:, at] - low[:, one].sum(axis=1) for at, one in enumerate(member)]
+        self.left = np.maximum(np.concatenate(left), 0.0)
+
+    def gain(self, row: np.ndarray, task: np.ndarray, scale: FloatArray) -> csr_matrix:
+        """Scaled frequency that a task at a token count gains by a unit of each segment, shape (n, V).
+
+        Args:
+            row, task: which, shape (n,).
+            scale: shape (n,).
+        """
+        density, lost = self._density[task], self._ground.lost[row, task]
+        starts = np.searchsorted(self._row, np.arange(len(self._ground.tokens) + 1))
+        entries, columns, values = [], [], []
+        for at, (here, most) in enumerate(zip(row, lost, strict=True)):
+            own = slice(starts[here], starts[here + 1])
+            gained = (density[at][self._source[own]] * self._slope[own] - most) * scale[at]
+            some = np.flatnonzero(gained)
+            entries.append(np.full(len(some), at))
+            columns.append(some + starts[here])
+            values.append(gained[some])
+        index = np.concatenate(entries), np.concatenate(columns)
+        return coo_matrix((np.concatenate(values), index), shape=(len(row), len(self.width))).tocsr()
+
+    def shares(self, used: FloatArray) -> FloatArray:
+        """Shape (B, R)."""
+        found = self._ground.bounds.low.copy()
+        np.add.at(found, (self._row, self._source), np.maximum(used, 0.0))
+        return found
+
+
+def _refined(problem: Problem, ground: Ground, solve: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """The answer of `solve` on coarse segments, and again on fine ones around it where any are curved."""
+    low = ground.bounds.low
+    useful = (problem.density[:, problem.rare] > 0).any(axis=0)
+    high = np.where(useful, np.maximum(ground.bounds.high, low), low)
+    epoch = problem.unique_tokens[problem.rare] / ground.tokens[:, None]
+    bend = np.clip(epoch, low, high)  # up to here the curve is a line
+    steps = np.linspace(0.0, 1.0, _SEGMENTS + 1)
+    curved = bend[:, :, None] + (high - bend)[:, :, None] * steps
+    found = solve(np.concatenate([low[:, :, None], curved], axis=2))
+    if not (found > bend * (1 + 1e-9)).any():
+        return found
+    around = found[:, :, None] + _FINE * ((high - bend) / _SEGMENTS)[:, :, None]
+    around = np.clip(around, bend[:, :, None], high[:, :, None])
+    edges = np.concatenate([low[:, :, None], bend[:, :, None], around, high[:, :, None]], axis=2)
+    return solve(np.sort(edges, axis=2))
