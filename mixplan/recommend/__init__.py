@@ -41,6 +41,8 @@ def recommend(
     calibration: Calibration | None = None,
     seed: int | None = None,
     provenance: Provenance | None = None,
+    storage: str | None = None,
+    workers: int = 1,
 ) -> Recipe:
     """The cheapest training that reaches every task's target within the plan's limits.
 
@@ -52,9 +54,13 @@ def recommend(
             the fit.
         seed: of the search; the plan's if None. The same plan, laws and seed give the same recipe.
         provenance: recorded in the recipe, beside the search's own settings and versions.
+        storage: journal file or database URL in which the search is kept; one that was interrupted goes on
+            from there, to the same answer.
+        workers: processes that search; the answer does not depend on it.
 
     Raises:
-        InputError: the plan cannot be answered with these laws; every problem at once.
+        InputError: the plan cannot be answered with these laws, every problem at once; or the storage cannot
+            be used.
         Infeasible: the answer is no; says which limits clash and which nearest plans would do.
     """
     import numpy as np
@@ -66,12 +72,16 @@ def recommend(
     from mixplan.recommend.rounding import round_samples
     from mixplan.recommend.search import search
     from mixplan.recommend.solve import Solver, rank
+    from mixplan.recommend.storage import store_of
+    from mixplan.recommend.study import Settings
 
     origin = reference_in(calibration.provenance) if calibration else None
     problem = build_problem(plan, forecast, folder)
     solver = Solver(forecast)
     used_seed = plan.search.seed if seed is None else seed
-    best = search(solver, problem, plan.search.trials, used_seed)
+    store = storage and store_of(storage, plan, problem, calibration, used_seed)
+    settings = Settings(plan.search.sampler, plan.search.trials, used_seed, store or None, workers)
+    best = search(solver, problem, settings)
     best = [one if one.feasible else solver.best_effort(problem, one.size) or one for one in best]
     rounded = [round_samples(solver, problem, candidate) for candidate in best]
     chosen = min(rounded, key=lambda whole: rank(problem, whole.candidate))

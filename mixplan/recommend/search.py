@@ -1,32 +1,49 @@
-"""Optuna over size, tokens and the rate of every rare source, from the analytic answers onwards.
+"""Optuna over size, tokens and the rates of rare sources, from the analytic answers onwards.
 
 The analytic answer of each size starts the study. It is exact when each task has one rare source; the
-search is for what it does not cover (tasks spread over several sources, laws that are not monotone), and
-can only improve on it.
+search is for what it does not cover (tasks spread over several sources, laws that are not monotone, values
+that trade tasks off), and can only improve on it.
+
+Shape legend: B = candidates, S = sources, R = rare sources, K = searched ones of them, Z = sizes.
 """
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optuna
 
-from mixplan.recommend.evaluate import complete, evaluate, rare_bounds, within_room
+from mixplan.documents.forecast import FloatArray, Forecast
+from mixplan.recommend.bounds import complete, rare_bounds, within_groups, within_room
+from mixplan.recommend.evaluate import Outcome, evaluate
+from mixplan.recommend.objective import primary
 from mixplan.recommend.problem import Problem
 from mixplan.recommend.solve import Candidate, Solver, rank
+from mixplan.recommend.study import Scored, Settings, run_study
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+MOST_SEARCHED = 12
+"""Rates that are searched at most: more cost time and, at a few hundred trials, find nothing."""
+_WORST = 1e6
+"""Stands for an infinite excess: storages keep finite numbers."""
 
 
-def search(solver: Solver, problem: Problem, trials: int, seed: int) -> list[Candidate]:
+def search(solver: Solver, problem: Problem, settings: Settings) -> list[Candidate]:
     """The best mixture found at every size, in the order of `problem.shapes`.
 
     Args:
-        trials: evaluations by Optuna's TPE sampler, the enqueued analytic answers included.
-        seed: of the sampler; the same seed gives the same answer.
+        settings: sampler, trials beyond the analytic answers, seed, storage, workers.
+
+    Raises:
+        InputError: the storage is unusable, or holds another study.
     """
     best = [solver.best_at(problem, size) for size in range(len(problem.shapes))]
     found = list(best)
-    for trial in _run(solver, problem, best, trials, seed):
+    for trial in trials_from(Space.around(problem, best), solver.forecast, settings):
         if rank(problem, trial) < rank(problem, found[trial.size]):
             found[trial.size] = trial
     return [
@@ -35,62 +52,137 @@ def search(solver: Solver, problem: Problem, trials: int, seed: int) -> list[Can
     ]
 
 
-def _run(
-    solver: Solver, problem: Problem, starts: list[Candidate], trials: int, seed: int
-) -> list[Candidate]:
-    """Every mixture that the study evaluated."""
-    seen: list[Candidate] = []
-    names = [shape.name for shape in problem.shapes]
-    sources = [name for name, rare in zip(problem.sources, problem.rare, strict=True) if rare]
-    active = problem.active_names()
-    natural = problem.natural[problem.rare]
-    longest = max(float(problem.horizon.max()), problem.min_tokens)
-    low_rate, high_rate = _rate_ranges(problem, longest)
-
-    def objective(trial: optuna.Trial) -> float:
-        size = names.index(trial.suggest_categorical("size", names))
-        tokens = np.array([trial.suggest_float("tokens", problem.min_tokens, longest, log=True)])
-        rates = [
-            trial.suggest_float(f"rate.{name}", low, high, log=True)
-            for name, low, high in zip(sources, low_rate, high_rate, strict=True)
-        ]
-        low, high, room = rare_bounds(problem, tokens)
-        rare_shares = within_room(np.clip(np.array([rates]) * natural, low, high), low, room)
-        shares = complete(problem, tokens, rare_shares)
-        outcome = evaluate(problem, solver.forecast, np.array([size]), tokens, shares)
-        for name in active:
-            trial.set_constraint(name, min(float(outcome.excess[0, problem.names.index(name)]), 1e6))
-        seen.append(Candidate(outcome))
-        return float(tokens[0] * problem.flops_per_token[size])
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
-            study = optuna.create_study(direction="minimize", sampler=sampler)
-            for start in starts:
-                rates = start.shares[problem.rare] / natural
-                study.enqueue_trial(
-                    {
-                        "size": names[start.size],
-                        "tokens": float(np.clip(start.tokens, problem.min_tokens, longest)),
-                    }
-                    | {
-                        f"rate.{name}": float(np.clip(rate, low, high))
-                        for name, rate, low, high in zip(sources, rates, low_rate, high_rate, strict=True)
-                    }
-                )
-            study.optimize(objective, n_trials=trials)
-    finally:
-        optuna.logging.set_verbosity(before)
-    return seen
+def trials_from(space: Space, forecast: Forecast, settings: Settings) -> list[Candidate]:
+    """Every mixture that the study evaluated, the starts first."""
+    scorer = Scorer(space, forecast)
+    starts = [space.encode(start) for start in space.starts]
+    scored = run_study(scorer, space.distributions(), ["minimize"], starts, settings)
+    return [Candidate(one.outcome) for one in scored]
 
 
-def _rate_ranges(problem: Problem, longest: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest rate of each rare source at any token count within the budget, shapes (R,)."""
-    natural = problem.natural[problem.rare]
-    low, high, _ = rare_bounds(problem, np.geomspace(problem.min_tokens, longest, 65))
-    lowest = np.maximum(low.min(axis=0) / natural, 1e-6)
-    return lowest, np.maximum(high.max(axis=0) / natural, lowest)
+@dataclass(frozen=True)
+class Space:
+    """What is searched: size, tokens, and the rates of the rare sources that the analytic answers raise."""
+
+    problem: Problem
+    starts: tuple[Candidate, ...]
+    """One a size, in order. Rates that are not searched stay as they are there."""
+    searched: np.ndarray
+    """Which of the rare sources, indices among them, shape (K,)."""
+    longest: float
+    """Tokens."""
+    low: FloatArray
+    """Lowest rate, shape (K,)."""
+    high: FloatArray
+    """Highest rate, shape (K,)."""
+
+    @classmethod
+    def around(cls, problem: Problem, starts: Sequence[Candidate]) -> Space:
+        """The rare sources that hold tasks, and of many the `MOST_SEARCHED` that the starts raise most."""
+        longest = max(float(problem.horizon.max()), problem.min_tokens)
+        natural = problem.natural[problem.rare]
+        bounds = rare_bounds(problem, np.geomspace(problem.min_tokens, longest, 65))
+        held = (problem.density[:, problem.rare] > 0).any(axis=0)
+        raised = np.max([start.shares[problem.rare] - natural for start in starts], axis=0)
+        order = np.argsort(np.where(held, -raised, np.inf), kind="stable")
+        searched = np.sort(order[: min(int(held.sum()), MOST_SEARCHED)])
+        lowest = np.maximum((bounds.low.min(axis=0) / natural)[searched], 1e-6)
+        highest = np.maximum((bounds.high.max(axis=0) / natural)[searched], lowest)
+        return cls(problem, tuple(starts), searched, longest, lowest, highest)
+
+    @property
+    def _rates(self) -> list[str]:
+        rare = np.flatnonzero(self.problem.rare)
+        return [f"rate.{self.problem.sources[s]}" for s in rare[self.searched]]
+
+    @property
+    def _sizes(self) -> list[str]:
+        return [shape.name for shape in self.problem.shapes]
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Optuna's, by parameter."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+        rates = zip(self._rates, self.low, self.high, strict=True)
+        return {
+            "size": CategoricalDistribution(self._sizes),
+            "tokens": FloatDistribution(self.problem.min_tokens, self.longest, log=True),
+            **{name: FloatDistribution(float(low), float(high), log=True) for name, low, high in rates},
+        }
+
+    def encode(self, candidate: Candidate) -> dict[str, Any]:
+        """A mixture as parameters, moved into their ranges."""
+        rare = self.problem.rare
+        rates = (candidate.shares[rare] / self.problem.natural[rare])[self.searched]
+        inside = np.clip(rates, self.low, self.high)
+        return {
+            "size": self._sizes[candidate.size],
+            "tokens": float(np.clip(candidate.tokens, self.problem.min_tokens, self.longest)),
+            **{name: float(rate) for name, rate in zip(self._rates, inside, strict=True)},
+        }
+
+    def decode(self, params: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, FloatArray, FloatArray]:
+        """Sizes (B,), tokens (B,) and shares (B, S), within every bound on a rare source."""
+        problem = self.problem
+        size = np.array([self._sizes.index(one["size"]) for one in params])
+        tokens = np.array([one["tokens"] for one in params])
+        rare_shares = np.array([start.shares[problem.rare] for start in self.starts])[size]
+        rates = np.array([[one[name] for name in self._rates] for one in params])
+        rare_shares[:, self.searched] = rates * problem.natural[problem.rare][self.searched]
+        bounds = rare_bounds(problem, tokens)
+        fitting = np.clip(rare_shares, bounds.low, bounds.high)
+        fitting = within_groups(problem, fitting, bounds.low, bounds.group_room)
+        fitting = within_room(fitting, bounds.low, bounds.room)
+        return size, tokens, complete(problem, tokens, fitting)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Parameters become mixtures, evaluated all at once, with the plan's objective as the one value."""
+
+    space: Space
+    forecast: Forecast
+
+    def __call__(self, params: Sequence[Mapping[str, Any]]) -> list[Scored]:
+        """One a trial, in order."""
+        outcome = evaluate(self.space.problem, self.forecast, *self.space.decode(params))
+        return scored(self.space.problem, outcome, self.values(outcome))
+
+    def values(self, outcome: Outcome) -> FloatArray:
+        """What is minimised, shape (B, 1)."""
+        return primary(self.space.problem, outcome)[:, None]
+
+
+def scored(problem: Problem, outcome: Outcome, values: FloatArray) -> list[Scored]:
+    """Each mixture with its values (B, objectives) and every limit as a constraint."""
+    constraints = native_constraints(problem, outcome)
+    return [
+        Scored(
+            tuple(float(value) for value in values[row]),
+            {name: float(excess[row]) for name, excess in constraints.items()},
+            {
+                "shares": dict(zip(problem.sources, outcome.shares[row].tolist(), strict=True)),
+                "p_learned": dict(zip(problem.tasks, outcome.p_learned[row].tolist(), strict=True)),
+            },
+            outcome.row(row),
+        )
+        for row in range(len(outcome.tokens))
+    ]
+
+
+def native_constraints(problem: Problem, outcome: Outcome) -> dict[str, FloatArray]:
+    """The plan's limits as Optuna wants them: at most 0 where it holds, shapes (B,).
+
+    Budgets, the loss bound and targets stand one by one; of sources and of groups the worst stands for all
+    limits of a kind, as `sources.max_epochs`: there may be hundreds, and samplers read every constraint of
+    every trial before each new one.
+    """
+    columns: dict[str, list[int]] = {}
+    active = set(problem.active_names())
+    for index, name in enumerate(problem.names):
+        if name in active:
+            part = name.split(".")
+            of_many = part[0] in ("sources", "groups")
+            columns.setdefault(f"{part[0]}.{part[-1]}" if of_many else name, []).append(index)
+    excess = np.minimum(outcome.excess, _WORST)
+    return {name: excess[:, indices].max(axis=1) for name, indices in columns.items()}

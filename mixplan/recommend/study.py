@@ -1,0 +1,261 @@
+"""An Optuna study that gives the same answer however often it was interrupted and by how many it was done.
+
+Trials come in batches. What a trial tries depends on the seed, its number and the trials of earlier batches
+alone, never on those beside it. So a batch can be divided among processes, and a study that was killed goes
+on as if it had not been. Storages only keep what was found: nothing is sampled from them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from mixplan.errors import InputError, MixplanError
+from mixplan.recommend.evaluate import Outcome
+from mixplan.recommend.storage import Store
+
+BATCH, CHUNK = 20, 5
+"""Trials that do not see one another, and how many of them one process takes at a time. Constants, so that
+the answer is the same with any number of workers."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a study is run."""
+
+    sampler: str
+    trials: int
+    """Beyond the starts."""
+    seed: int
+    store: Store | None = None
+    """Where trials are kept; None: in memory."""
+    workers: int = 1
+    """Processes; the answer does not depend on it."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one trial gave."""
+
+    values: tuple[float, ...]
+    """What is minimised, one a direction."""
+    constraints: Mapping[str, float]
+    """At most 0 where a limit holds."""
+    attrs: Mapping[str, Any]
+    """For readers of the study."""
+    outcome: Outcome
+    """Of a single row."""
+
+
+Params = dict[str, Any]
+Score = Callable[[Sequence[Mapping[str, Any]]], list[Scored]]
+
+
+@dataclass
+class Sampling:
+    """One process's copy of the study; all copies hold the same trials and so propose the same."""
+
+    score: Score
+    distributions: dict[str, BaseDistribution]
+    directions: list[str]
+    sampler: str
+    seed: int
+    study: optuna.Study = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.study = optuna.create_study(directions=self.directions)
+
+    def take(
+        self, past: list[FrozenTrial], numbers: list[int], starts: list[Params]
+    ) -> list[tuple[FrozenTrial, Scored]]:
+        """Learn `past`, then propose and score the trials of these numbers; the first numbers are starts."""
+        with quiet():
+            self.study.add_trials(past)
+            proposed = [self._propose(number, starts) for number in numbers]
+        if not proposed:
+            return []
+        found = self.score([trial.params for trial in proposed])
+        return [(frozen(trial, one), one) for trial, one in zip(proposed, found, strict=True)]
+
+    def _propose(self, number: int, starts: list[Params]) -> FrozenTrial:
+        self.study.sampler = make_sampler(self.sampler, self.seed, number)
+        if number < len(starts):
+            self.study.enqueue_trial(starts[number])
+        trial = self.study.ask(self.distributions)
+        # A trial under way would be seen by the next one; one that failed is not.
+        return self.study.tell(trial, state=TrialState.FAIL)
+
+
+def frozen(proposed: FrozenTrial, scored: Scored) -> FrozenTrial:
+    """A proposal with what it gave, as the study keeps it. What samplers note of a trial stays with it."""
+    return optuna.trial.create_trial(
+        values=list(scored.values),
+        params=proposed.params,
+        distributions=proposed.distributions,
+        user_attrs=dict(scored.attrs),
+        system_attrs=proposed.system_attrs,
+        constraints=dict(scored.constraints),
+    )
+
+
+def run_study(
+    score: Score,
+    distributions: dict[str, BaseDistribution],
+    directions: list[str],
+    starts: list[Params],
+    settings: Settings,
+) -> list[Scored]:
+    """Every trial of the study in order: the starts, then `settings.trials` more.
+
+    Args:
+        score: pickled where there are several workers.
+        directions: Optuna's, one a value.
+
+    Raises:
+        InputError: the storage is unusable, or holds another study.
+        MixplanError: a worker died.
+    """
+    total = len(starts) + settings.trials
+    with ExitStack() as stack:
+        stack.enter_context(quiet())
+        store = settings.store
+        kept = [] if store is None else store.open(directions)[:total]
+        arguments = (score, distributions, directions, settings.sampler, settings.seed)
+        team = stack.enter_context(_team(arguments, settings.workers))
+        found: list[Scored] = []
+        unseen: list[FrozenTrial] = []  # by the team
+        for numbers in _batches(len(starts), total):
+            chunks = [numbers[at : at + CHUNK] for at in range(0, len(numbers), CHUNK)]
+            if numbers[-1] < len(kept):
+                trials = kept[numbers[0] : numbers[-1] + 1]
+                again = [one for chunk in chunks for one in score([kept[at].params for at in chunk])]
+                _same(numbers, trials, again)
+            else:
+                pairs = [pair for part in team(unseen, chunks, starts) for pair in part]
+                unseen, trials = [], [trial for trial, _ in pairs]
+                again = [one for _, one in pairs]
+                _same(numbers, kept[numbers[0] :], again)
+                if store is not None:
+                    store.add([t for at, t in zip(numbers, trials, strict=True) if at >= len(kept)])
+            unseen = unseen + trials
+            found += again
+    return found
+
+
+Team = Callable[[list[FrozenTrial], list[list[int]], list[Params]], list[list[tuple[FrozenTrial, Scored]]]]
+"""Learns the trials it has not seen, then takes the chunks."""
+
+
+@contextmanager
+def _team(arguments: tuple[Any, ...], workers: int) -> Iterator[Team]:
+    """This process alone, or so many others, each with its copy of the study."""
+    if workers == 1:
+        alone = Sampling(*arguments)
+        yield lambda past, chunks, starts: [
+            alone.take(past if at == 0 else [], chunk, starts) for at, chunk in enumerate(chunks)
+        ]
+        return
+    with ExitStack() as stack:
+        # One pool a worker: each must hear of every trial, and a pool gives work to whoever is free.
+        pools = [
+            stack.enter_context(
+                ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=arguments)
+            )
+            for _ in range(min(workers, BATCH // CHUNK))
+        ]
+
+        def share_out(
+            past: list[FrozenTrial], chunks: list[list[int]], starts: list[Params]
+        ) -> list[list[tuple[FrozenTrial, Scored]]]:
+            parts = [chunks[at :: len(pools)] for at in range(len(pools))]
+            try:
+                waiting = [
+                    pool.submit(_work, past, part, starts) for pool, part in zip(pools, parts, strict=True)
+                ]
+                done = [future.result() for future in waiting]
+            except BrokenProcessPool:
+                raise MixplanError(
+                    "a worker of the search died (out of memory?); run again with fewer --workers, or with "
+                    "--storage, which keeps what is done"
+                ) from None
+            return [done[at % len(pools)][at // len(pools)] for at in range(len(chunks))]
+
+        yield share_out
+
+
+_own: Sampling | None = None
+"""A worker process's copy of the study."""
+
+
+def _begin(*arguments: Any) -> None:
+    global _own
+    with quiet():
+        _own = Sampling(*arguments)
+
+
+def _work(
+    past: list[FrozenTrial], chunks: list[list[int]], starts: list[Params]
+) -> list[list[tuple[FrozenTrial, Scored]]]:
+    assert _own is not None  # by the initializer
+    # Without a chunk of its own a worker must still learn what the others found.
+    return [_own.take(past if at == 0 else [], chunk, starts) for at, chunk in enumerate(chunks or [[]])]
+
+
+def make_sampler(kind: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler of one trial; what it draws depends on the seed and the trial's number."""
+    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    if kind == "tpe":
+        return optuna.samplers.TPESampler(seed=own, multivariate=True)
+    if kind == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=own)
+    if kind == "gp":
+        return optuna.samplers.GPSampler(seed=own, deterministic_objective=True)
+    assert kind == "random"
+    return optuna.samplers.RandomSampler(seed=own)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's log of every trial and its notes on what is experimental."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _batches(starts: int, total: int) -> Iterator[list[int]]:
+    """Numbers of the trials, batch by batch: the starts, then `BATCH` at a time."""
+    edges = [0, *range(starts, total, BATCH), total]
+    for first, end in pairwise(edges):
+        if end > first:
+            yield list(range(first, end))
+
+
+def _same(numbers: list[int], kept: list[FrozenTrial], again: list[Scored]) -> None:
+    """Refuse kept trials that would not come out as they did: laws or code have changed since.
+
+    Raises:
+        InputError: says which trial.
+    """
+    for number, trial, one in zip(numbers, kept, again, strict=False):
+        if not np.allclose(trial.values, one.values, rtol=1e-6, atol=0.0):
+            raise InputError(
+                f"trial {number} of the storage gave {trial.values}, and now gives {list(one.values)}: the "
+                "laws, the data or mixplan have changed since; give another --storage to start anew"
+            )
