@@ -90,7 +90,7 @@ class Sampling:
         return [(frozen(trial, one), one) for trial, one in zip(proposed, found, strict=True)]
 
     def _propose(self, number: int, starts: list[Params]) -> FrozenTrial:
-        self.study.sampler = make_sampler(self.sampler, self.seed, number)
+        self.study.sampler = make_sampler(self.sampler, self.seed, number, self.distributions)
         if number < len(starts):
             self.study.enqueue_trial(starts[number])
         trial = self.study.ask(self.distributions)
@@ -213,17 +213,23 @@ def _work(
     return [_own.take(past if at == 0 else [], chunk, starts) for at, chunk in enumerate(chunks or [[]])]
 
 
-def make_sampler(kind: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
+def make_sampler(
+    kind: str, seed: int, number: int, distributions: Mapping[str, BaseDistribution]
+) -> optuna.samplers.BaseSampler:
     """The sampler of one trial; what it draws depends on the seed and the trial's number."""
     own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     if kind == "tpe":
-        return optuna.samplers.TPESampler(seed=own, multivariate=True)
-    if kind == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=own)
-    if kind == "gp":
-        return optuna.samplers.GPSampler(seed=own, deterministic_objective=True)
-    assert kind == "random"
-    return optuna.samplers.RandomSampler(seed=own)
+        sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(seed=own, multivariate=True)
+    elif kind == "nsga2":
+        sampler = optuna.samplers.NSGAIISampler(seed=own)
+    elif kind == "gp":
+        sampler = optuna.samplers.GPSampler(seed=own, deterministic_objective=True)
+    else:
+        return optuna.samplers.RandomSampler(seed=own)
+    space = {name: one for name, one in distributions.items() if not one.single()}
+    # It is known, and in an order that names do not change; to infer it takes a look at every trial.
+    sampler.infer_relative_search_space = lambda study, trial: space  # type: ignore[method-assign]
+    return sampler
 
 
 @contextmanager
