@@ -305,13 +305,21 @@ def recommend(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the search, instead of search.seed.")
     ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Journal (.log) or database URL to keep the search in, or go on from.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that search.")] = 1,
+    pareto: Annotated[
+        Path | None, typer.Option(help="Also write the front of FLOPs, coverage and common loss here.")
+    ] = None,
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the cheapest size and mixture that reach every target; exit 1 and say why if there is none."""
     from mixplan import commands
 
-    commands.recommend(plan, calibration, out, why, seed, force, as_json)
+    searching = commands.Searching(seed, storage, workers, pareto)
+    commands.recommend(plan, calibration, out, why, searching, force, as_json)
 
 
 # --- recipes: build, emit, verify ---

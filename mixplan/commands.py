@@ -200,13 +200,53 @@ def gaps(calibration: Path, small: float | None, large: float | None, as_json: b
     console.notes(found.warnings, "warning")
 
 
-def recommend(
-    plan: Path, calibration: Path, out: Path, why: bool, seed: int | None, force: bool, as_json: bool
-) -> None:
-    """`recommend`: search, save the recipe, show it.
+@dataclass(frozen=True)
+class Searching:
+    """How `recommend` was asked to search."""
+
+    seed: int | None
+    storage: str | None
+    workers: int
+    pareto: Path | None
+
+
+def _table_name(path: Path) -> Path:
+    """The path, if a table can be written there.
 
     Raises:
-        Infeasible: no size and mixture reach every target.
+        InputError: its ending is none of a table's.
+    """
+    from mixplan.documents.table import ENDINGS
+    from mixplan.errors import InputError
+
+    if not path.name.endswith(ENDINGS):
+        raise InputError(f"--pareto {path}: a table's name ends in {', '.join(ENDINGS)}; give another name")
+    return path
+
+
+def _front(
+    plan: Plan, forecast: Any, folder: Path, how: dict[str, Any], path: Path, as_json: bool
+) -> dict[str, Any]:
+    """The front, written and shown; its rows, for programs."""
+    from mixplan.documents.table import write_table
+    from mixplan.recommend.pareto import front_table, pareto_front
+
+    front = pareto_front(plan, forecast, folder, **how)
+    write_table(front, path)
+    if not as_json:
+        console.table(*front_table(front))
+        console.wrote([path])
+        console.say()
+    return {"front": front.rows()}
+
+
+def recommend(
+    plan: Path, calibration: Path, out: Path, why: bool, searching: Searching, force: bool, as_json: bool
+) -> None:
+    """`recommend`: search, save the front if asked for, save the recipe, show both.
+
+    Raises:
+        Infeasible: no size and mixture reach every target; the front is written all the same.
     """
     from mixplan.documents import Calibration, Plan, load, save
     from mixplan.documents.atomic import refuse_overwrite
@@ -215,19 +255,29 @@ def recommend(
     from mixplan.recommend import recommend as find
 
     refuse_overwrite(out, "recommend", force)
+    if searching.pareto is not None:
+        refuse_overwrite(_table_name(searching.pareto), "recommend --pareto", force)
     calibration = console.resolved(calibration, "calibration.json")
     asked, laws = load(plan, Plan), load(calibration, Calibration)
     origin = hashes({"plan": plan, "calibration": calibration})
+    how: dict[str, Any] = {
+        "calibration": laws,
+        "seed": searching.seed,
+        "storage": searching.storage,
+        "workers": searching.workers,
+    }
+    forecast = LawForecast(laws)
+    front = _front(asked, forecast, plan.parent, how, searching.pareto, as_json) if searching.pareto else {}
     try:
-        recipe = find(asked, LawForecast(laws), plan.parent, calibration=laws, seed=seed, provenance=origin)
+        recipe = find(asked, forecast, plan.parent, provenance=origin, **how)
     except Infeasible as no:
         if as_json:
-            console.emit_json(no.report)
+            console.emit_json({**no.report, **front})
         raise
     save(recipe, out, HEADER)
     if as_json:
         told = {"explanation": explain(recipe)} if why else {}
-        console.emit_json({"feasible": True, "recipe": recipe.model_dump(mode="json"), **told})
+        console.emit_json({"feasible": True, "recipe": recipe.model_dump(mode="json"), **told, **front})
         return
     console.say(headline(recipe))
     for shown in tables(recipe):
