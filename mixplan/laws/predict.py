@@ -11,22 +11,33 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc
 
 from mixplan.documents import Calibration
+from mixplan.documents.calibration import FittedLaw
 from mixplan.documents.forecast import Goal, GoalForecast, SkillForecast
+from mixplan.documents.suggest import did_you_mean
 from mixplan.errors import InputError
-from mixplan.laws import lm_loss
-from mixplan.laws.beta_noise import interval, probability_at_least, to_unit
+from mixplan.laws import lm_loss, source_predict
+from mixplan.laws.beta_noise import interval
 from mixplan.laws.evidence import AXES
-from mixplan.laws.protocol import Cells, Scattered, mixed
+from mixplan.laws.goals import Asked, SkillGoals
+from mixplan.laws.protocol import Cells, Scattered, log_axes, mixed
+from mixplan.laws.source_goals import SourceGoals
 from mixplan.laws.surface import Surface, measured_complexities
+from mixplan.laws.uncertain import in_words
 from mixplan.units import number
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 EDGE_TOLERANCE = 0.01
 """A value within this relative distance of a fitted range counts as inside."""
+NO_SHARE = 1e-15
+"""A source with a smaller share of the tokens than this is not in the mixture."""
+_TURN = 32
+"""Task kinds whose tables are made together, and"""
+_ROWS = 20_000
+"""cells whose draws are held at a time."""
 
 
 class LawForecast:
@@ -53,6 +64,9 @@ class LawForecast:
             )
         self._parts = [(Surface(law), weights[law.law]) for law in laws]
         self._draws = max(len(law.draws) for law in laws)
+        self._columns = self._draws or max((len(law.draws) for law in calibration.sources), default=0) or 1
+        self._skills = SkillGoals(self._parts, self._columns)
+        self._by_source: dict[str, SourceGoals] = {}
         self._first = self._parts[0][0]
         self._censored = {
             (task.family, float(task.complexity)): task.status
@@ -77,8 +91,11 @@ class LawForecast:
         Raises:
             InputError: with every cell that cannot be forecast.
         """
-        found = self._new_run(Cells.of(family, complexity, block_params, tokens, frequency))
-        return probability_at_least(self._calibration.learned_skill, found.mean, found.precision)
+        cells = Cells.of(family, complexity, block_params, tokens, frequency)
+        problems = self.problems(cells.family, cells.complexity)
+        if problems:
+            raise InputError(list(dict.fromkeys(reason for _, reason in problems)))
+        return self._p_learned(cells)
 
     def skill(
         self,
@@ -109,7 +126,7 @@ class LawForecast:
             # A mean over runs lies within what single runs do, and around the mean of all draws.
             mean_low=np.clip(np.minimum(mean_low, centre), low, high),
             mean_high=np.clip(np.maximum(mean_high, centre), low, high),
-            p_learned=probability_at_least(self._calibration.learned_skill, found.mean, found.precision),
+            p_learned=self._p_learned(cells),
             extrapolated=self._reasons(cells),
         )
 
@@ -134,37 +151,103 @@ class LawForecast:
     def reached(
         self,
         goals: Sequence[Goal],
-        goal: NDArray[np.int64],
+        goal: IntArray,
         block_params: FloatArray,
         tokens: FloatArray,
         frequency: FloatArray,
     ) -> FloatArray:
-        """Probability that a new run reaches its goal, given each draw, shape (n, D)."""
-        names = [goals[at].family for at in goal]
-        levels = np.array([goals[at].complexity for at in goal])
-        found = self._new_run(Cells.of(names, levels, block_params, tokens, frequency))
-        centre, precision = to_unit(found.mean), np.broadcast_to(found.precision, found.mean.shape)
-        asked = np.array([goals[at].skill or self._calibration.learned_skill for at in goal])
-        return 1.0 - betainc(centre * precision, (1.0 - centre) * precision, to_unit(asked)[:, None])
+        """Probability that a new run reaches its goal, given each draw, shape (n, D).
+
+        D is the number of draws of the learning law; column d is the same draw for every goal and cell and in
+        every call. What is in a draw, and what in the probability: mixplan.laws.goals and
+        mixplan.laws.source_goals.
+
+        Args:
+            goals: what runs are asked for.
+            goal: which of them each cell is about, shape (n,).
+            block_params, tokens: of the run, shape (n,) or scalars.
+            frequency: instances per training token; of goals in bits per byte the source's share. Repeated
+                text must have been discounted to what it is worth fresh: no law discounts it again.
+
+        Raises:
+            InputError: every goal that cannot be forecast, or a number that is not above 0.
+        """
+        self._check(goals)
+        at = np.asarray(goal, dtype=np.int64)
+        axes = log_axes(len(at), block_params, tokens, frequency)
+        found = np.empty((len(at), self._columns))
+        in_bits = np.array([one.bits_per_byte is not None for one in goals], dtype=bool)[at]
+        skills = np.flatnonzero(~in_bits)
+        if len(skills):
+            # All goals in skill, asked about or not, so that their tables are those of the call before.
+            among = np.cumsum([one.bits_per_byte is None for one in goals]) - 1
+            asked = [self._asked(one) for one in goals if one.bits_per_byte is None]
+            found[skills] = self._skills.reached(asked, among[at[skills]], axes[skills])
+        for index in np.unique(at[in_bits]):
+            rows = np.flatnonzero(at == index)
+            share, size, length = np.exp(axes[rows]).T
+            wanted = np.full(len(rows), goals[index].bits_per_byte, dtype=np.float64)
+            found[rows] = self._source_goals(goals[index].family).reached(wanted, size, length, share)
+        return found
 
     def told(
         self,
         goals: Sequence[Goal],
-        goal: NDArray[np.int64],
+        goal: IntArray,
         block_params: FloatArray,
         tokens: FloatArray,
         frequency: FloatArray,
     ) -> GoalForecast:
-        """What a new run measures, with intervals and extrapolation flags."""
-        names = [goals[at].family for at in goal]
-        levels = np.array([goals[at].complexity for at in goal])
-        found = self.skill(names, levels, block_params, tokens, frequency)
-        return GoalForecast(found.skill, found.skill_low, found.skill_high, found.extrapolated)
+        """What a new run measures, for n cells; arguments as of `reached`.
+
+        Of goals in bits per byte the value is the median over draws of the mean over seeds.
+
+        Raises:
+            InputError: every goal that cannot be forecast, or a number that is out of its range.
+        """
+        self._check(goals)
+        at = np.asarray(goal, dtype=np.int64)
+        size, length, often = (
+            np.broadcast_to(np.asarray(one, dtype=np.float64), len(at))
+            for one in (block_params, tokens, frequency)
+        )
+        value, low, high = (np.empty(len(at)) for _ in range(3))
+        extrapolated: list[list[str]] = [[] for _ in at]
+        in_bits = np.array([one.bits_per_byte is not None for one in goals], dtype=bool)[at]
+        rows = np.flatnonzero(~in_bits)
+        if len(rows):
+            names = [goals[index].family for index in at[rows]]
+            levels = np.array([goals[index].complexity for index in at[rows]])
+            cells = Cells.of(names, levels, size[rows], length[rows], often[rows])
+            run = self._new_run(cells)
+            value[rows], (low[rows], high[rows]) = run.mean.mean(axis=1), interval(run.mean, run.precision)
+            for row, reasons in zip(rows, self._reasons(cells), strict=True):
+                extrapolated[row] = reasons
+        for index in np.unique(at[in_bits]):
+            rows = np.flatnonzero(at == index)
+            share = np.where(often[rows] < NO_SHARE, 0.0, often[rows])
+            # Shares are quotients: what exceeds 1 by rounding is 1.
+            share = np.where(share < 1.0 + 1e-9, np.minimum(share, 1.0), share)
+            said = source_predict.predict(
+                self._law_of(goals[index].family), share, size[rows], length[rows], 0.0
+            )
+            value[rows], low[rows], high[rows] = said.bits, said.low, said.high
+            for row, reasons in zip(rows, said.extrapolated, strict=True):
+                extrapolated[row] = reasons
+        return GoalForecast(value, low, high, extrapolated)
 
     def parameters(self, goals: Sequence[Goal]) -> tuple[list[str], FloatArray]:
-        """What is uncertain behind these goals, and its value in every draw, shape (D, K)."""
-        law = self._calibration.learning
-        return list(law.parameters), np.array(law.draws)
+        """What is uncertain behind these goals, in words, and its value in every draw, shape (D, K).
+
+        In the order of the draws of `reached`; only what differs between draws.
+
+        Raises:
+            InputError: every goal that cannot be forecast.
+        """
+        self._check(goals)
+        kinds = [(one.family, float(one.complexity)) for one in goals if one.bits_per_byte is None]
+        subjects = {one.family for one in goals if one.bits_per_byte is not None}
+        return in_words(self._skills.surfaces, kinds, {name: self._source_goals(name) for name in subjects})
 
     def lm_loss_draws(self, block_params: FloatArray, tokens: FloatArray) -> FloatArray | None:
         """As `lm_loss`, in every draw, shape (n, D'); None without a law or without draws."""
@@ -178,6 +261,56 @@ class LawForecast:
     def problems(self, family: list[str], complexity: FloatArray) -> list[tuple[int, str]]:
         """Cells of kinds that nothing can be said about: index and reason."""
         return self._first.problems(family, complexity)
+
+    def _asked(self, goal: Goal) -> Asked:
+        skill = self._calibration.learned_skill if goal.skill is None else goal.skill
+        return goal.family, float(goal.complexity), float(skill)
+
+    def _law_of(self, source: str) -> FittedLaw:
+        return next(law for law in self._calibration.sources if law.subject == source)
+
+    def _source_goals(self, source: str) -> SourceGoals:
+        if source not in self._by_source:
+            self._by_source[source] = SourceGoals(self._law_of(source), self._columns)
+        return self._by_source[source]
+
+    def _check(self, goals: Sequence[Goal]) -> None:
+        """Raises:
+        InputError: every goal that the laws cannot speak about.
+        """
+        skills = [goal for goal in goals if goal.bits_per_byte is None]
+        found = [
+            reason
+            for _, reason in self.problems(
+                [goal.family for goal in skills], np.array([goal.complexity for goal in skills])
+            )
+        ]
+        known = self.sources()
+        found += [
+            f"bits per byte of {name!r}: the calibration has no law for this source"
+            f"{did_you_mean(name, known) or '; it has none for any: measure sources, then `mixplan fit`'}"
+            for name in dict.fromkeys(goal.family for goal in goals if goal.bits_per_byte is not None)
+            if name not in known
+        ]
+        if found:
+            raise InputError(list(dict.fromkeys(found)))
+
+    def _p_learned(self, cells: Cells) -> FloatArray:
+        """Mean of `reached` over draws, shape (n,), for cells that were checked."""
+        kinds = list(zip(cells.family, cells.complexity.tolist(), strict=True))
+        at = {kind: index for index, kind in enumerate(sorted(set(kinds)))}
+        which = np.array([at[kind] for kind in kinds], dtype=np.int64)
+        asked = [(*kind, self._calibration.learned_skill) for kind in at]
+        found = np.empty(len(kinds))
+        # In turns, as tables of hundreds of kinds do not fit into memory together.
+        for start in range(0, len(asked), _TURN):
+            rows = np.flatnonzero((which >= start) & (which < start + _TURN))
+            for part in np.array_split(rows, 1 + len(rows) // _ROWS):
+                drawn = self._skills.reached(
+                    asked[start : start + _TURN], which[part] - start, cells.log_axes[part]
+                )
+                found[part] = drawn.mean(axis=1)
+        return found
 
     def _new_run(self, cells: Cells) -> Scattered:
         return mixed([(part.new_run(cells), weight) for part, weight in self._parts], self._draws)

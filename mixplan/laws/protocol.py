@@ -15,6 +15,7 @@ from mixplan.errors import InputError
 from mixplan.laws.evidence import AXES, Evidence
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,8 @@ class Cells:
             InputError: a value that is not a number above 0.
         """
         n = len(family)
-        columns = [
-            np.broadcast_to(np.asarray(c, dtype=np.float64), n) for c in (frequency, block_params, tokens)
-        ]
-        for axis, column in zip(AXES, columns, strict=True):
-            bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
-            if len(bad):
-                raise InputError(f"{axis} must be a number above 0; cell {bad[0] + 1} has {column[bad[0]]:g}")
         levels = np.broadcast_to(np.asarray(complexity, dtype=np.float64), n)
-        return cls(family, levels, np.log(np.column_stack(columns)))
+        return cls(family, levels, log_axes(n, block_params, tokens, frequency))
 
     @classmethod
     def measured(cls, evidence: Evidence) -> Cells:
@@ -59,6 +53,20 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.family)
+
+
+def log_axes(n: int, block_params: ArrayLike, tokens: ArrayLike, frequency: ArrayLike) -> FloatArray:
+    """Natural logarithms of frequency, block_params and tokens, arrays of shape (n,) or scalars, as (n, 3).
+
+    Raises:
+        InputError: a value that is not a number above 0.
+    """
+    columns = [np.broadcast_to(np.asarray(c, dtype=np.float64), n) for c in (frequency, block_params, tokens)]
+    for axis, column in zip(AXES, columns, strict=True):
+        bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
+        if len(bad):
+            raise InputError(f"{axis} must be a number above 0; cell {bad[0] + 1} has {column[bad[0]]:g}")
+    return np.log(np.column_stack(columns))
 
 
 @dataclass(frozen=True)
@@ -79,13 +87,25 @@ def mixed(parts: list[tuple[Scattered, float]], draws: int) -> Scattered:
     """
     if len(parts) == 1:
         return parts[0][0]
+    columns = shared_out([(part.mean.shape[1], weight) for part, weight in parts], draws)
+    taken = list(zip((part for part, _ in parts), columns, strict=True))
+    return Scattered(
+        np.concatenate([part.mean[:, some] for part, some in taken], axis=1),
+        np.concatenate([part.precision[:, some] for part, some in taken], axis=1),
+    )
+
+
+def shared_out(parts: list[tuple[int, float]], draws: int) -> list[IntArray]:
+    """Which of its own draws each part gives to a mixture: as many as its weight says, evenly spread.
+
+    Args:
+        parts: own draws and weight of each; weights sum to 1.
+        draws: of the mixture; a part without enough of them repeats its own.
+    """
     ends = np.round(np.cumsum([0.0, *(weight for _, weight in parts)]) * draws).astype(int)
-    means, precisions = [], []
-    for (part, _), count in zip(parts, np.diff(ends), strict=True):
-        taken = np.arange(count) * part.mean.shape[1] // max(count, 1)
-        means.append(part.mean[:, taken])
-        precisions.append(part.precision[:, taken])
-    return Scattered(np.concatenate(means, axis=1), np.concatenate(precisions, axis=1))
+    return [
+        np.arange(count) * own // max(count, 1) for (own, _), count in zip(parts, np.diff(ends), strict=True)
+    ]
 
 
 class FittedLearning(Protocol):

@@ -11,6 +11,7 @@ Shape legend: n = cells, D = draws, Q = nodes of a normal distribution.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,19 +72,15 @@ def predict(
     Raises:
         InputError: the law is of an unknown form, or an argument is out of its range.
     """
-    if law.law not in FORMS:
-        raise InputError(
-            f"source {law.subject}: its law is {law.law!r}; known: {', '.join(sorted(FORMS))}; write the "
-            "calibration anew with `mixplan fit`"
-        )
+    check_form(law)
     given = [np.atleast_1d(np.asarray(value, dtype=float)) for value in (block_params, tokens, share, epochs)]
     at = Inputs(*np.broadcast_arrays(*given))
     _check(at)
     table = np.array(law.draws if law.draws else [law.values])
     named = {name: table[:, index] for index, name in enumerate(law.parameters)}
-    curve = log_bits(FORMS[law.law], named, _doubted(law, at, len(table)))  # (D, n)
+    curve = log_bits(FORMS[law.law], named, doubted(at, law, doubts(law)))  # (D, n)
     misfit, run, row = (named[name][:, None] for name in NOISE)
-    misfit = misfit * _distance(law, at)
+    misfit = misfit * distance(law, at, AXES[:3])
     mean_low, mean_high = _interval(curve, misfit)
     low, high = _interval(curve, np.sqrt(misfit**2 + run**2 + row**2))
     return SourceForecast(
@@ -96,6 +93,17 @@ def predict(
             _reasons(law, dict(zip(AXES, cell, strict=True))) for cell in zip(*_columns(at), strict=True)
         ],
     )
+
+
+def check_form(law: FittedLaw) -> None:
+    """Raises:
+    InputError: the law is of an unknown form.
+    """
+    if law.law not in FORMS:
+        raise InputError(
+            f"source {law.subject}: its law is {law.law!r}; known: {', '.join(sorted(FORMS))}; write the "
+            "calibration anew with `mixplan fit`"
+        )
 
 
 def _interval(curve: FloatArray, spread: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -111,10 +119,16 @@ def _interval(curve: FloatArray, spread: FloatArray) -> tuple[FloatArray, FloatA
     return low, high
 
 
-def _distance(law: FittedLaw, at: Inputs) -> FloatArray:
-    """1 inside the fitted ranges; beyond, 1 more for every time that a range fits into the distance, (n,)."""
+def distance(law: FittedLaw, at: Inputs, axes: Sequence[str]) -> FloatArray:
+    """1 inside the fitted ranges; beyond, 1 more for every time that a range fits into the distance, (n,).
+
+    Args:
+        axes: those of AXES along which distances count.
+    """
     found = np.ones(len(at.tokens))
-    for axis, values in zip(AXES[:3], _columns(at), strict=False):
+    for axis, values in zip(AXES, _columns(at), strict=True):
+        if axis not in axes:
+            continue
         low, high = law.ranges[axis].low, law.ranges[axis].high
         inside = np.clip(values, low, high)
         ratio = np.divide(values, inside, out=np.ones_like(values), where=(inside > 0) & (values > 0))
@@ -124,12 +138,22 @@ def _distance(law: FittedLaw, at: Inputs) -> FloatArray:
     return found
 
 
-def _doubted(law: FittedLaw, at: Inputs, draws: int) -> Inputs:
-    """The cells as each draw sees them beyond the fitted ranges; arrays of shape (D, n)."""
-    doubt = np.random.default_rng(0).normal(0.0, DOUBT, size=(3, draws, 1))
-    factor = np.maximum(1.0 + doubt, 0.0) if law.draws else np.ones_like(doubt)
+def doubts(law: FittedLaw) -> FloatArray:
+    """1 + ε of every draw for block_params, tokens and share, shape (3, D); 1 where there are no draws."""
+    draws = len(law.draws)
+    if not draws:
+        return np.ones((3, 1))
+    return np.maximum(1.0 + np.random.default_rng(0).normal(0.0, DOUBT, size=(3, draws)), 0.0)
+
+
+def doubted(at: Inputs, law: FittedLaw, factor: FloatArray) -> Inputs:
+    """The cells as each draw sees them beyond the fitted ranges; arrays of shape (D, n).
+
+    Args:
+        factor: of `doubts`, shape (3, D).
+    """
     seen = [
-        _stretched(values, law.ranges[axis].low, law.ranges[axis].high, factor[index])
+        _stretched(values, law.ranges[axis].low, law.ranges[axis].high, factor[index][:, None])
         for index, (axis, values) in enumerate(zip(AXES[:3], _columns(at), strict=False))
     ]
     return Inputs(seen[0], seen[1], np.minimum(seen[2], 1.0), np.broadcast_to(at.epochs, seen[0].shape))

@@ -7,10 +7,13 @@ that skill does so too: there every draw gains 0.05·|ε′| in η per e-fold, �
 The 0.3 and the 0.05 are choices, not measurements; `mixplan backtest` shows the coverage they give.
 
 Shape legend: n = cells, D = draws (1: the point estimate, where there are none), p = parameters of the form,
-F = families, K = measured task kinds.
+F = families, K = measured task kinds, G = task kinds that are asked about.
 """
 
 from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,12 +34,27 @@ from mixplan.laws.learning import (
 from mixplan.laws.protocol import Cells, Scattered
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 Kind = tuple[str, float]
 
 OPEN_END = 0.05
 """Scale of what a draw gains in η per e-fold of size or tokens beyond the range."""
 OUTSIDE_DOUBT = 0.3
 """Standard deviation of ε, the relative error of the law's logarithmic distance from its range."""
+
+
+@dataclass(frozen=True)
+class KindDraws:
+    """What every draw says of G task kinds."""
+
+    family: IntArray
+    """Which family each belongs to, shape (G,)."""
+    difficulty: FloatArray
+    """In η, shape (G, D)."""
+    ceiling: FloatArray
+    """Skill at which the kind levels off, shape (G, D)."""
+    precision: FloatArray
+    """φ of mixplan.laws.beta_noise, shape (G, D)."""
 
 
 class Surface:
@@ -79,7 +97,7 @@ class Surface:
                 "with `mixplan fit`"
             )
         table = np.array(law.draws if law.draws else [law.values]).T  # (parameters, D)
-        self._psi = np.stack([table[[at[name] for name in row]] for row in own])  # (p, F, D)
+        self.psi = np.stack([table[[at[name] for name in row]] for row in own])  # (p, F, D)
         self._difficulty = table[[at[name] for name in difficulties]]  # (K, D)
         self._ceiling = table[[at[name] for name in ceilings]]  # (K, D)
         self._precision = table[[at[name] for name in precisions]]  # (F, D)
@@ -91,11 +109,25 @@ class Surface:
         doubt = generator.normal(0.0, OUTSIDE_DOUBT, size=(len(AXES) + 1, draws))
         gain = np.abs(generator.normal(0.0, OPEN_END, size=(len(AXES), draws)))
         gain[[axis not in self.form.levels_off for axis in AXES]] = 0.0
+        self.run_spread = table[at[RUN_SPREAD]]  # σ, in η, (D,)
         shift = generator.standard_normal((2, draws)) * table[[at[TASK_SPREAD], at[RUN_SPREAD]]]
         # Without draws there is only the point estimate, and it is taken as it is.
-        self._doubt = np.maximum(1.0 + doubt, 0.0) if law.draws else np.ones_like(doubt)
-        self._gain = gain if law.draws else np.zeros_like(gain)
+        # Per axis, that of complexity last: 1 + ε (4, D), and what is gained in η per e-fold (3, D).
+        self.doubt = np.maximum(1.0 + doubt, 0.0) if law.draws else np.ones_like(doubt)
+        self.gain = gain if law.draws else np.zeros_like(gain)
+        # How far a new task lies from its kind, in η, (D,): one normal a draw, the same for every kind.
+        self.task_shift = shift[0] if law.draws else np.zeros(draws)
         self._new_run = shift.sum(axis=0) if law.draws else np.zeros(draws)
+
+    def taken(self, draws: IntArray) -> Surface:
+        """The same law with some of its draws, in this order, repeated where they are; shape (D',)."""
+        some = copy.copy(self)
+        for name in (
+            *("psi", "_difficulty", "_ceiling", "_precision"),
+            *("run_spread", "doubt", "gain", "task_shift", "_new_run"),
+        ):
+            setattr(some, name, getattr(self, name)[..., draws])
+        return some
 
     def problems(self, family: list[str], complexity: ArrayLike) -> list[tuple[int, str]]:
         """Cells of kinds that nothing can be said about: index and reason."""
@@ -131,7 +163,7 @@ class Surface:
         fitted frequencies the answer may be trusted."""
         eta, ceiling = self._eta(cells)
         family = [self.families.index(name) for name in cells.family]
-        slope = self._psi[[p.name for p in self.form.parameters].index(FREQUENCY_SLOPE)][family]
+        slope = self.psi[[p.name for p in self.form.parameters].index(FREQUENCY_SLOPE)][family]
         with np.errstate(divide="ignore", invalid="ignore"):
             wanted = np.where(
                 ceiling > skill, self.form.link.inverse(np.minimum(skill / ceiling, 1.0)), np.inf
@@ -147,20 +179,42 @@ class Surface:
         problems = self.problems(cells.family, cells.complexity)
         if problems:
             raise InputError(list(dict.fromkeys(reason for _, reason in problems)))
-        inside = np.clip(cells.log_axes, self.low, self.high)
-        beyond = (cells.log_axes - inside)[:, :, None] * self._doubt[: len(AXES)]
-        x = (inside - self._centres)[:, :, None] + beyond
-        family = [self.families.index(name) for name in cells.family]
-        eta = self.form.eta(self._psi[:, family], x[:, 0], x[:, 1], x[:, 2])
-        eta = eta + (cells.log_axes - inside) @ self._gain
         found: dict[Kind, int] = {}
         order = np.empty(len(cells.family), dtype=np.int64)
         for index, kind in enumerate(zip(cells.family, cells.complexity.tolist(), strict=True)):
             order[index] = found.setdefault(kind, len(found))
-        own = [self._kind(*kind) for kind in found]
-        difficulty = np.stack([one for one, _ in own]) if own else np.empty((0, eta.shape[1]))
-        ceiling = np.stack([one for _, one in own]) if own else np.empty((0, eta.shape[1]))
-        return eta - difficulty[order], ceiling[order]
+        own = self.about(list(found))
+        return self.eta(own.family[order], cells.log_axes) - own.difficulty[order], own.ceiling[order]
+
+    def about(self, kinds: list[Kind]) -> KindDraws:
+        """What the draws say of task kinds; those that `problems` names must have been refused before."""
+        own = [self._kind(*kind) for kind in kinds]
+        family = np.array([self.families.index(name) for name, _ in kinds], dtype=np.int64)
+        none = np.empty((0, self.psi.shape[2]))
+        return KindDraws(
+            family=family,
+            difficulty=np.stack([one for one, _ in own]) if own else none,
+            ceiling=np.stack([one for _, one in own]) if own else none,
+            precision=self._precision[family],
+        )
+
+    def beyond_measured(self, family: str, complexity: float) -> bool:
+        """Whether a complexity lies outside the family's measured ones."""
+        levels = measured_complexities(self.kinds)[family]
+        return not levels[0] <= complexity <= levels[-1]
+
+    def eta(self, family: IntArray, log_axes: FloatArray) -> FloatArray:
+        """η without the kinds' difficulties, shape (n, D).
+
+        Args:
+            family: which of `families`, shape (n,).
+            log_axes: as in `Cells`, shape (n, 3).
+        """
+        inside = np.clip(log_axes, self.low, self.high)
+        beyond = (log_axes - inside)[:, :, None] * self.doubt[: len(AXES)]
+        x = (inside - self._centres)[:, :, None] + beyond
+        eta = self.form.eta(self.psi[:, family], x[:, 0], x[:, 1], x[:, 2])
+        return np.asarray(eta + (log_axes - inside) @ self.gain)
 
     def _kind(self, family: str, complexity: float) -> tuple[FloatArray, FloatArray]:
         """A kind's difficulty and ceiling, each of shape (D,).
@@ -182,7 +236,7 @@ class Surface:
             parts = np.array([1.0 - share, share])
             return parts @ difficulties[right - 1 : right + 1], parts @ ceilings[right - 1 : right + 1]
         centred = u - u.mean()
-        slope = np.maximum(centred @ difficulties / (centred @ centred), 0.0) * self._doubt[-1]
+        slope = np.maximum(centred @ difficulties / (centred @ centred), 0.0) * self.doubt[-1]
         end = 0 if wanted <= u[0] else -1
         return difficulties[end] + slope * (wanted - u[end]), ceilings[end]
 
