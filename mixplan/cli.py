@@ -20,7 +20,9 @@ app = typer.Typer(
 )
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
-SCHEMA_NAMES = "calibration-spec, measurements, calibration, plan, recipe, mixture, presets, references."
+SCHEMA_NAMES = (
+    "calibration-spec, measurements, calibration, plan, recipe, mixture, what-if, presets, references."
+)
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
 
 
@@ -300,7 +302,12 @@ def gaps(
 def recommend(
     plan: Annotated[Path, typer.Argument(help="plan.yaml")],
     calibration: Annotated[Path, typer.Option(help="calibration.json of `mixplan fit`, or ref:NAME.")],
-    out: Annotated[Path, typer.Option("-o", help="Recipe to write (.yaml or .json).")] = Path("recipe.yaml"),
+    out: Annotated[
+        Path | None, typer.Option("-o", help="Recipe to write (.yaml or .json). Default: recipe.yaml.")
+    ] = None,
+    what_if: Annotated[
+        Path | None, typer.Option(help="Evaluate this mixture (what-if.yaml) instead; written only with -o.")
+    ] = None,
     why: Annotated[bool, typer.Option("--explain", help="Say in words why this is the answer.")] = False,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the search, instead of search.seed.")
@@ -319,7 +326,10 @@ def recommend(
     from mixplan import commands
 
     searching = commands.Searching(seed, storage, workers, pareto)
-    commands.recommend(plan, calibration, out, why, searching, force, as_json)
+    if what_if is None:
+        commands.recommend(plan, calibration, out or Path("recipe.yaml"), why, searching, force, as_json)
+    else:
+        commands.what_if(plan, calibration, what_if, out, why, searching, force, as_json)
 
 
 # --- recipes: build, emit, verify ---

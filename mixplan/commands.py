@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mixplan import console
 
 if TYPE_CHECKING:
-    from mixplan.documents import Calibration, CalibrationSpec, Measurements, Plan
+    from mixplan.documents import Calibration, CalibrationSpec, Measurements, Plan, Recipe
     from mixplan.laws.suggest_budget import Limit
 
 
@@ -251,7 +251,7 @@ def recommend(
     from mixplan.documents import Calibration, Plan, load, save
     from mixplan.documents.atomic import refuse_overwrite
     from mixplan.laws.predict import LawForecast
-    from mixplan.recommend import HEADER, Infeasible, explain, hashes, headline, tables
+    from mixplan.recommend import HEADER, Infeasible, hashes
     from mixplan.recommend import recommend as find
 
     refuse_overwrite(out, "recommend", force)
@@ -275,9 +275,65 @@ def recommend(
             console.emit_json({**no.report, **front})
         raise
     save(recipe, out, HEADER)
-    if as_json:
+    _show_recipe(recipe, True, why, front if as_json else None)
+    if not as_json:
+        console.wrote([out])
+
+
+def what_if(
+    plan: Path,
+    calibration: Path,
+    mixture: Path,
+    out: Path | None,
+    why: bool,
+    searching: Searching,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """`recommend --what-if`: say what a mixture gives and costs, save that where it is asked for.
+
+    Raises:
+        InputError: options of a search beside it.
+        NoAnswer: it breaks limits of the plan; it is shown, and saved, all the same.
+    """
+    from mixplan.documents import Calibration, Plan, load, save
+    from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.documents.whatif import WhatIf
+    from mixplan.errors import InputError, NoAnswer
+    from mixplan.laws.predict import LawForecast
+    from mixplan.recommend import WHAT_IF_HEADER, hashes
+    from mixplan.recommend.whatif import what_if as evaluate
+
+    if searching != Searching(None, None, 1, None):
+        raise InputError(
+            "--what-if evaluates one mixture and searches nothing: leave out --seed, --storage, --workers "
+            "and --pareto"
+        )
+    if out is not None:
+        refuse_overwrite(out, "recommend --what-if", force)
+    calibration = console.resolved(calibration, "calibration.json")
+    given, laws = load(plan, Plan), load(calibration, Calibration)
+    asked = load(mixture, WhatIf)
+    origin = hashes({"plan": plan, "calibration": calibration, "what_if": mixture})
+    found = evaluate(given, asked, LawForecast(laws), plan.parent, calibration=laws, provenance=origin)
+    if out is not None:
+        save(found.recipe, out, WHAT_IF_HEADER)
+    _show_recipe(found.recipe, not found.broken, why, {} if as_json else None)
+    if out is not None and not as_json:
+        console.wrote([out])
+    if found.broken:
+        raise NoAnswer([f"breaks {text}" for text in found.broken])
+
+
+def _show_recipe(recipe: Recipe, feasible: bool, why: bool, with_json: dict[str, Any] | None) -> None:
+    """A recipe's tables, the reasons where asked for, and its warnings; as JSON where something (or {}) is to
+    stand beside it there."""
+    from mixplan.recommend import explain, headline, tables
+
+    if with_json is not None:
         told = {"explanation": explain(recipe)} if why else {}
-        console.emit_json({"feasible": True, "recipe": recipe.model_dump(mode="json"), **told, **front})
+        document = recipe.model_dump(mode="json")
+        console.emit_json({"feasible": feasible, "recipe": document, **told, **with_json})
         return
     console.say(headline(recipe))
     for shown in tables(recipe):
@@ -285,8 +341,8 @@ def recommend(
         console.table(*shown)
     for text in explain(recipe) if why else []:
         console.say(text)
-    console.notes([] if why else recipe.warnings, "warning")
-    console.wrote([out])
+    # What a mixture breaks is the answer itself, not a warning beside it.
+    console.notes([text for text in recipe.warnings if not (why or text.startswith("breaks "))], "warning")
 
 
 def verify(directory: Path, workers: int, stall_seconds: float, out: Path | None, as_json: bool) -> None:

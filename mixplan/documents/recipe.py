@@ -164,7 +164,8 @@ class Alternative(Part):
 
     role: str = ""
     """What it stands for: chosen; next size down, next size up, other size (the best there); a tenth cheaper
-    (the best for so much less); natural mixture; without caps and bounds; with the data collected."""
+    (the best for so much less); natural mixture; as asked (what-if); without caps and bounds; with the data
+    collected."""
     size: str
     block_params: Count
     tokens: Positive

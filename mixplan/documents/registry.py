@@ -18,6 +18,7 @@ from mixplan.documents.references import references
 from mixplan.documents.shapes import PRESETS
 from mixplan.documents.suggest import did_you_mean
 from mixplan.documents.table import ENDINGS
+from mixplan.documents.whatif import WhatIf
 from mixplan.errors import InputError
 
 KINDS: dict[str, type[BaseModel]] = {
@@ -26,6 +27,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "plan": Plan,
     "recipe": Recipe,
     "mixture": Mixture,
+    "what-if": WhatIf,
 }
 SCHEMAS = [*KINDS, "measurements", "presets", "references"]
 
@@ -72,6 +74,7 @@ def _kind_of(path: Path, keys: list[Any]) -> str:
         "calibration.yaml": "calibration-spec",
         "calibration.json": "calibration",
         "streams.yaml": "mixture",
+        "what-if.yaml": "what-if",
     }
     named = by_name.get(path.name) or next(
         (kind for kind in ("plan", "recipe") if path.stem.endswith(kind)), ""
@@ -84,7 +87,7 @@ def _kind_of(path: Path, keys: list[Any]) -> str:
     if len(best) > 1:
         raise InputError(
             f"{path}: cannot tell what kind of document this is; name it calibration.yaml, calibration.json, "
-            f"plan.yaml, recipe.yaml or streams.yaml, or give it the keys of one ({', '.join(KINDS)}): "
-            "`mixplan schema NAME` lists them"
+            f"plan.yaml, recipe.yaml, streams.yaml or what-if.yaml, or give it the keys of one "
+            f"({', '.join(KINDS)}): `mixplan schema NAME` lists them"
         )
     return best[0]

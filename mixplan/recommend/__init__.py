@@ -18,10 +18,15 @@ from mixplan.errors import NoAnswer
 from mixplan.recommend.explain import explain
 from mixplan.recommend.shown import headline, tables
 
-__all__ = ["HEADER", "Infeasible", "explain", "hashes", "headline", "recommend", "tables"]
+__all__ = ["HEADER", "WHAT_IF_HEADER", "Infeasible", "explain", "hashes", "headline", "recommend", "tables"]
 
 HEADER = """The mixture that `mixplan recommend` chose. `choose` counts samples of `sequence_length` tokens
-over the whole run; every predicted number is at this size and token count, intervals are 90 % for a new run.
+over the whole run; every predicted number is at this size and token count. Intervals are 90 %: of a
+probability over the laws' draws, of a skill for a new run.
+"""
+
+WHAT_IF_HEADER = """A mixture given to `mixplan recommend --what-if`, not chosen: what the laws say of it.
+Its warnings name the limits of the plan that it breaks.
 """
 
 

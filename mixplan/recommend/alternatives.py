@@ -20,7 +20,7 @@ from mixplan.recommend.solve import Candidate, Solver, missed_limits, rank
 
 SAVED = 0.1
 """The cheaper mixture costs this part less than the chosen one."""
-CHOSEN, CHEAPER, NATURAL = "chosen", "a tenth cheaper", "natural mixture"
+CHOSEN, ASKED, CHEAPER, NATURAL = "chosen", "as asked", "a tenth cheaper", "natural mixture"
 DOWN, UP, OTHER = "next size down", "next size up", "other size"
 AT_A_SIZE = (CHOSEN, DOWN, UP, OTHER)
 """Roles of what is the best at its size."""

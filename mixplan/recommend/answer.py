@@ -49,7 +49,12 @@ def build_recipe(
 
 
 def mixture_recipe(
-    plan: Plan, problem: Problem, forecast: Forecast, chosen: Whole, provenance: Provenance
+    plan: Plan,
+    problem: Problem,
+    forecast: Forecast,
+    chosen: Whole,
+    provenance: Provenance,
+    role: str = CHOSEN,
 ) -> Recipe:
     """What can be said of one mixture alone: predictions, regimes, doubts, cost. Without warnings."""
     candidate = chosen.candidate
@@ -79,7 +84,7 @@ def mixture_recipe(
         p_all_targets=all_targets(problem, drawn),
         sensitivity=sensitivities(problem, forecast, drawn),
         candidates=[
-            alternative(plan, problem, forecast, candidate, CHOSEN),
+            alternative(plan, problem, forecast, candidate, role),
             alternative(plan, problem, forecast, usual, NATURAL_MIXTURE),
         ],
         provenance=provenance,
