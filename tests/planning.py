@@ -16,7 +16,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from mixplan.documents import Plan, Recipe
-from mixplan.documents.forecast import GoalForecast
+from mixplan.documents.forecast import Goal, GoalForecast
 from mixplan.recommend import recommend
 
 KINDS = {("comparison", 4.0): 3.0, ("comparison", 8.0): 2.0, ("modular_addition", 5.0): 0.0}
@@ -138,15 +138,22 @@ def violations(plan: dict[str, Any], recipe: Recipe, forecast: Logistic) -> list
         if not source.min_share - 1e-9 <= share <= source.max_share + 1e-9:
             found.append(f"{source.name}: share {share}")
         worth[source.name] = discounted(drawn, unique, source.repetition_half_life_epochs)
-    for task in document.tasks:
+    for group in document.groups:
+        chosen = sum(part.choose for part in recipe.sources if part.name in group.sources)
+        if not group.min_share - 1e-9 <= chosen / recipe.samples <= group.max_share + 1e-9:
+            found.append(f"{group.name}: share {chosen / recipe.samples}")
+    for task in document.tasks if document.objective in ("cheapest", "common_loss") else ():
         frequency = sum(density * worth[name] for name, density in task.density.items()) / tokens
-        p = forecast.p_learned(
-            [task.family],
-            np.array([task.complexity]),
+        drawn = forecast.reached(
+            [Goal(task.family or "", task.complexity or 0.0)],
+            np.zeros(1, dtype=int),
             np.array([float(recipe.block_params)]),
             np.array([float(tokens)]),
             np.array([max(frequency, 1e-300)]),
         )[0]
+        p = float(drawn.mean())
+        if task.confidence is not None:  # the draw at which so many, and no fewer, are at least as good
+            p = sorted(drawn)[::-1][math.ceil(task.confidence * len(drawn) - 1e-9) - 1]
         if p < task.target_probability - 1e-8:
             found.append(f"{task.name}: p {p}")
     flops = tokens * recipe.size.flops_per_token(document.vocabulary, document.sequence_length)

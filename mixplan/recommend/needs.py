@@ -53,7 +53,8 @@ class Needs:
         self.at(problem, size, tokens[:1])
         keys = list(dict.fromkeys(_keys(problem, size)))
         known = [self._anchors[key][0] for key in keys]
-        missing = tokens[~np.all([np.isin(np.log(tokens), one) for one in known], axis=0)] if keys else []
+        held = [np.isin(np.log(tokens), one) for one in known]
+        missing = tokens[~np.all(held, axis=0)] if keys else tokens[:0]
         if len(missing):
             guess = [_interpolated(*self._anchors[key], np.log(missing)) for key in keys]
             self._ask(problem, keys, missing, np.concatenate(guess))

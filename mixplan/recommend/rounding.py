@@ -18,7 +18,7 @@ from mixplan.recommend.problem import Problem
 from mixplan.recommend.shares import fit_shares
 from mixplan.recommend.solve import Candidate, Solver
 
-_STEPS, _GROWTH = 48, 0.05
+_STEPS, _GROWTH, _SHRINKING = 48, 0.05, 0.6
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Whole:
 
 
 def round_samples(solver: Solver, problem: Problem, candidate: Candidate) -> Whole:
-    """The whole-sample mixture next to a candidate that holds every limit, with the fewest samples.
+    """The whole-sample mixture next to a candidate that holds every limit.
 
-    Rounding can cost a task its target or the loss bound by a hair; then a few more samples (up to 5 %) are
-    tried. An infeasible candidate, or one that no rounding keeps feasible, comes back rounded and infeasible.
+    Rounding can cost a task its target or a bound by a hair; then a few more samples (up to 5 %) are tried, or
+    fewer. A candidate that is infeasible, or that no rounding keeps feasible, comes back infeasible.
     """
     length = problem.sequence_length
     exact = candidate.tokens / length
@@ -47,39 +47,40 @@ def round_samples(solver: Solver, problem: Problem, candidate: Candidate) -> Who
     nearest = max(int(np.floor(exact * (1 + 1e-9))), least)  # down: what the budget allows stays allowed
     if not candidate.feasible:
         return _rounded(solver, problem, candidate, np.array([nearest]), refit=False)
-    if not problem.targets_are_limits:
-        # What the tasks have reached is what rounding must not lose.
-        reached = np.where(met(problem, candidate.outcome)[0], problem.wanted, -np.inf)
-        limit = np.concatenate([problem.limit[: len(problem.limit) - len(reached)], reached])
-        held = replace(problem, limit=limit)
-        kept = _grown(solver, held, candidate, exact, least, refit=problem.objective == "most_tasks")
-        return Whole(
-            Candidate(
-                evaluate(
-                    problem,
-                    solver.forecast,
-                    kept.candidate.outcome.size,
-                    kept.candidate.outcome.tokens,
-                    kept.candidate.outcome.shares,
-                )
-            ),
-            kept.choose,
-        )
-    return _grown(solver, problem, candidate, exact, least, refit=True)
+    if problem.targets_are_limits:
+        return _nearest(solver, problem, candidate, exact, least)
+    # What the tasks have reached is what rounding must not lose, if it can be kept.
+    reached = np.where(met(problem, candidate.outcome)[0], problem.wanted, -np.inf)
+    limit = np.concatenate([problem.limit[: len(problem.limit) - len(reached)], reached])
+    kept = _nearest(solver, replace(problem, limit=limit), candidate, exact, least)
+    if not kept.candidate.feasible:
+        return _nearest(solver, problem, candidate, exact, least)
+    return _evaluated(solver, problem, candidate.size, kept.choose)
 
 
-def _grown(
-    solver: Solver, problem: Problem, candidate: Candidate, exact: float, least: int, refit: bool
-) -> Whole:
-    """The fewest samples, from the exact count onwards, at which a rounded mixture holds every limit."""
+def _nearest(solver: Solver, problem: Problem, candidate: Candidate, exact: float, least: int) -> Whole:
+    """The first count at which a rounded mixture holds every limit: upwards from the exact one where the
+    shortest training is wanted, else downwards; then the other way."""
     first = max(int(np.floor(exact * (1 - 1e-5))), least)
-    growing = first + np.unique(np.geomspace(1, max(_GROWTH * first, _STEPS), _STEPS).astype(np.int64))
-    found = _rounded(solver, problem, candidate, np.concatenate([[first], growing]), refit)
-    if not found.candidate.feasible:
-        return found
-    before = [n for n in (first, *growing) if n < found.samples]
-    between = np.unique(np.linspace(before[-1] + 1, found.samples, _STEPS).astype(np.int64)) if before else []
-    return _rounded(solver, problem, candidate, np.asarray(between), refit) if len(between) > 1 else found
+    up = first + np.unique(np.geomspace(1, max(_GROWTH * first, _STEPS), _STEPS).astype(np.int64))
+    down = first - np.unique(np.geomspace(1, max(_SHRINKING * first, _STEPS), _STEPS).astype(np.int64))
+    ways = [np.concatenate([[first], up]), down[down >= least]]
+    if problem.objective in ("common_loss", "value"):
+        ways = [np.concatenate([[int(np.floor(exact * (1 + 1e-9)))], ways[1]]), up]
+    # The value of a mixture lies in all its shares, not only in those that targets ask for.
+    refit = problem.objective != "value"
+    found: Whole | None = None
+    for counts in ways:
+        if len(counts) == 0:
+            continue
+        found = _rounded(solver, problem, candidate, counts, refit)
+        if found.candidate.feasible:
+            at = int(np.flatnonzero(counts == found.samples)[0])
+            near = np.linspace(counts[max(at - 1, 0)], counts[at], _STEPS).astype(np.int64)
+            between = near[np.sort(np.unique(near, return_index=True)[1])][1:]
+            return _rounded(solver, problem, candidate, between, refit) if len(between) > 1 else found
+    assert found is not None  # the first way has a count
+    return found
 
 
 def _rounded(
@@ -135,7 +136,7 @@ def _choose(problem: Problem, samples: int, shares: FloatArray, idle_down: bool)
     whole = np.where(down, np.floor(exact + 1e-9), np.ceil(exact - 1e-9))
     choose[rare] = np.clip(whole, low[rare], high[rare]).astype(np.int64)
     for source in np.flatnonzero(rare):  # what the common sources at their caps cannot take
-        left = samples - int(choose[rare].sum()) - int(high[~rare].sum())
+        left = samples - int(choose[rare].sum()) - _most_common(problem, samples, choose, high)
         choose[source] += np.clip(left, 0, high[source] - choose[source])
     rest = samples - int(choose[rare].sum())
     if rest < 0 or bool((low > high).any()):
@@ -150,7 +151,43 @@ def _choose(problem: Problem, samples: int, shares: FloatArray, idle_down: bool)
     if common is None:
         return None
     choose[~rare] = common
-    return choose
+    return choose if _groups_kept(problem, samples, choose, low, high) else None
+
+
+def _most_common(problem: Problem, samples: int, choose: np.ndarray, high: np.ndarray) -> int:
+    """Samples that the common sources can take at most beside the rare ones of `choose`."""
+    most = int(high[~problem.rare & ~problem.member.any(axis=0)].sum())
+    for at, inside in enumerate(problem.member):
+        left = int(np.floor(problem.group_max[at] * samples + 1e-9)) - int(
+            choose[inside & problem.rare].sum()
+        )
+        most += min(int(high[inside & ~problem.rare].sum()), max(left, 0))
+    return most
+
+
+def _groups_kept(
+    problem: Problem, samples: int, choose: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> bool:
+    """Moves samples between common sources, in place, until every group is within its bounds; False where
+    they cannot bring it there."""
+    common = ~problem.rare
+    for at, inside in enumerate(problem.member):
+        most = int(np.floor(problem.group_max[at] * samples + 1e-9))
+        least = int(np.ceil(problem.group_min[at] * samples - 1e-9))
+        held = int(choose[inside].sum())
+        excess = held - most if held > most else min(held - least, 0)
+        givers, takers = (inside, ~inside) if excess > 0 else (~inside, inside)
+        for giver in np.flatnonzero(givers & common):
+            for taker in np.flatnonzero(takers & common):
+                moved = min(abs(excess), choose[giver] - low[giver], high[taker] - choose[taker])
+                choose[giver] -= moved
+                choose[taker] += moved
+                excess -= int(np.sign(excess)) * int(moved)
+        if excess:
+            return False
+    totals = problem.member @ choose
+    over = totals > problem.group_max * samples + 1e-9
+    return not bool((over | (totals < problem.group_min * samples - 1e-9)).any())
 
 
 def _by_largest_remainder(shares: FloatArray, samples: int) -> np.ndarray:
