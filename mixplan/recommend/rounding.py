@@ -38,8 +38,8 @@ class Whole:
 def round_samples(solver: Solver, problem: Problem, candidate: Candidate) -> Whole:
     """The whole-sample mixture next to a candidate that holds every limit.
 
-    Rounding can cost a task its target or a bound by a hair; then a few more samples (up to 5 %) are tried, or
-    fewer. A candidate that is infeasible, or that no rounding keeps feasible, comes back infeasible.
+    Rounding can cost a task its target or a bound by a hair; then a few more samples (up to 5 %) are tried,
+    or fewer. A candidate that is infeasible, or that no rounding keeps feasible, comes back infeasible.
     """
     length = problem.sequence_length
     exact = candidate.tokens / length

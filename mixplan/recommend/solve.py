@@ -178,7 +178,11 @@ class Solver:
         if problem.objective == "value":
             at = int(np.argmin(np.abs(np.log(grid / best.tokens))))
             between = np.geomspace(grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)], 9)
-            finer = [one for tokens in between[1:-1] if (one := self._aimed(problem, size, float(tokens)))]
+            finer = [
+                one
+                for tokens in between[1:-1]
+                if (one := self._aimed(problem, size, float(tokens), rounds=3))
+            ]
             return [best, *finer]
         reached = met(problem, best.outcome)[0]
         targets = np.where(reached, problem.wanted, -np.inf)
@@ -188,40 +192,64 @@ class Solver:
         again = evaluate(problem, self.forecast, index, np.array([cheaper.tokens]), cheaper.shares[None, :])
         return [best, Candidate(again)]
 
-    def _aimed(self, problem: Problem, size: int, tokens: float) -> Candidate | None:
-        """The mixture with the largest worth at one token count; None where the limits alone do not hold."""
+    def _aimed(self, problem: Problem, size: int, tokens: float, rounds: int = 1) -> Candidate | None:
+        """The mixture with the largest worth at one token count; None where the limits alone do not hold.
+
+        For `value`, further rounds look more finely around the levels that were chosen.
+        """
         at, index = np.array([tokens]), np.array([size])
-        levels, worth = self._levels(problem, size, tokens)
         room = float(room_within_loss(problem, self.forecast, index, at)[0])
         for part in _TIGHTER:  # the room within the loss bound takes the rare sources to be in proportion
-            shares, _ = share_out(problem, tokens, levels, worth, room * part)
+            natural, high = self._reach(problem, tokens)
+            low = natural
+            for _ in range(rounds):
+                levels, worth = self._levels(problem, size, tokens, natural, low, high)
+                shares, chosen = share_out(problem, tokens, levels, worth, room * part)
+                if problem.objective == "most_tasks":
+                    break
+                padded = np.concatenate([low[:, None], levels, levels[:, -1:]], axis=1)
+                task = np.arange(len(chosen))
+                low, high = padded[task, np.maximum(chosen, 0)], padded[task, chosen + 2]
             outcome = evaluate(problem, self.forecast, index, at, shares[None, :])
             if outcome.feasible[0]:
                 return Candidate(outcome)
         return None
 
-    def _levels(self, problem: Problem, size: int, tokens: float) -> tuple[FloatArray, FloatArray]:
-        """Frequencies worth aiming at and what each is worth, shapes (T, L)."""
+    def _reach(self, problem: Problem, tokens: float) -> tuple[FloatArray, FloatArray]:
+        """Frequency of each task in the natural mixture, and of all sources at once, shapes (T,)."""
         at = np.array([tokens])
+        base = frequencies(problem, at, problem.natural[None, :])[0]
+        most = np.maximum(frequencies(problem, at, np.ones((1, len(problem.sources))))[0], base)
+        return np.maximum(base, 1e-6 * most), most
+
+    def _levels(
+        self,
+        problem: Problem,
+        size: int,
+        tokens: float,
+        natural: FloatArray,
+        low: FloatArray,
+        high: FloatArray,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Frequencies worth aiming at between two, and what each is worth beyond the natural, shapes (T, L)."""
         if problem.objective == "most_tasks":
             limit = problem.limit.copy()
             limit[len(limit) - len(problem.tasks) :] = problem.wanted
-            needed = self.needs.exact(replace(problem, limit=limit), size, at)
+            needed = self.needs.exact(replace(problem, limit=limit), size, np.array([tokens]))
             return needed.T, problem.value[:, None]
-        base = frequencies(problem, at, problem.natural[None, :])[0]
-        most = frequencies(problem, at, np.ones((1, len(problem.sources))))[0]
-        rise = np.geomspace(1.0, 1e4, 4 * _LEVELS)[:, None]
-        frequency = np.minimum(np.maximum(base, most * 1e-6) * rise, np.maximum(most, base))  # (4L, T)
-        rows = len(frequency)
-        p = probabilities(problem, self.forecast, np.full(rows, size), np.full(rows, tokens), frequency)
+        rows = 4 * _LEVELS
+        frequency = low * (high / low) ** np.linspace(0.0, 1.0, rows)[:, None]  # (4L, T)
+        asked = np.concatenate([natural[None, :], frequency])
+        count = len(asked)
+        p0, *rest = probabilities(problem, self.forecast, np.full(count, size), np.full(count, tokens), asked)
+        p = np.array(rest)
         # Of the many frequencies, those that part the way from the lowest to the highest p evenly.
-        share = np.linspace(0.0, 1.0, _LEVELS + 1)[1:, None]
-        aims = p[0] + share * (p.max(axis=0) - p[0])  # (L, T)
+        aims = p[0] + np.linspace(0.0, 1.0, _LEVELS + 1)[1:, None] * (p.max(axis=0) - p[0])  # (L, T)
         picked = np.stack(
             [np.minimum(np.searchsorted(p[:, t], aims[:, t] - 1e-12), rows - 1) for t in range(p.shape[1])]
         )  # (T, L)
         column = np.arange(p.shape[1])[:, None]
-        gained = p.T[column, picked] - p[0][:, None]
+        gained = np.maximum(p.T[column, picked] - p0[:, None], 0.0)
         return frequency.T[column, picked], problem.value[:, None] * gained
 
 
