@@ -332,7 +332,25 @@ def recommend(
         commands.what_if(plan, calibration, what_if, out, why, searching, force, as_json)
 
 
-# --- recipes: build, emit, verify ---
+# --- recipes: scan, build, emit, verify ---
+
+
+@app.command()
+def scan(
+    plan: Annotated[Path, typer.Argument(help="plan.yaml")],
+    out: Annotated[
+        Path | None, typer.Option("-o", help="Also write the plan with tokens_available filled in.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that tokenise. Default: one a core.")
+    ] = None,
+    force: ForceFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count the tokens that every source of a plan has: MDS, .npy, Parquet, JSON lines or text."""
+    from mixplan import commands
+
+    commands.scan(plan, out, workers, force, as_json)
 
 
 @app.command()

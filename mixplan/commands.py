@@ -345,6 +345,35 @@ def _show_recipe(recipe: Recipe, feasible: bool, why: bool, with_json: dict[str,
     console.notes([text for text in recipe.warnings if not (why or text.startswith("breaks "))], "warning")
 
 
+def scan(plan: Path, out: Path | None, workers: int | None, force: bool, as_json: bool) -> None:
+    """`scan`: count every source, show the counts, write the plan with them.
+
+    Raises:
+        InputError: a source cannot be counted; what the others have is shown, and nothing is written.
+    """
+    from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.errors import InputError
+    from mixplan.recipes.scanned import check_output, write_scanned
+    from mixplan.recipes.scanning import scan as count
+    from mixplan.recipes.tables import scan_table
+
+    if out is not None:
+        refuse_overwrite(check_output(out), "scan", force)
+    with console.Bar("counting") as bar:
+        found = count(plan, workers, bar.update)
+    if as_json:
+        console.emit_json(found.to_json())
+    else:
+        console.table(*scan_table(found))
+    console.notes(found.notes, "warning")
+    if found.problems:
+        raise InputError(found.problems)
+    if out is not None:
+        write_scanned(plan, found, out)
+        if not as_json:
+            console.wrote([out])
+
+
 def verify(directory: Path, workers: int, stall_seconds: float, out: Path | None, as_json: bool) -> None:
     """`verify`: read the mixture, compare, show.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixplan.errors import MixplanError
-from mixplan.units import duration, number
+from mixplan.units import byte_size, duration, number
 
 _RUN_COLUMNS = ("run", "status", "step", "tokens/s", "loss", "time left")
 
@@ -145,6 +145,40 @@ class RunsDisplay:
             if state in changed or state.status == "running":
                 run, status, step, rate, loss, left = _run_row(state)
                 note(f"{run}: {status}, step {step}, {rate} tokens/s, loss {loss}, {left} left")
+
+
+class Bar:
+    """How far something long is, in bytes: a bar on a terminal, else a plain line now and then."""
+
+    def __init__(self, what: str, every_seconds: float = 15.0) -> None:
+        self._what = what
+        self._every = every_seconds
+        self._told = time.monotonic()
+        self._live: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Bar:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = TextColumn(self._what), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+            self._live = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._live.__enter__()
+            self._task = self._live.add_task(self._what, total=None)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(*error)
+
+    def update(self, done: int, total: int) -> None:
+        """Show how many of all bytes are done."""
+        if self._live is not None:
+            self._live.update(self._task, completed=done, total=total)
+        elif time.monotonic() - self._told > self._every:
+            self._told = time.monotonic()
+            note(f"{self._what}: {byte_size(done)} of {byte_size(total)}")
 
 
 def runs_table(states: Sequence[Any]) -> None:

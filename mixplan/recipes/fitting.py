@@ -13,7 +13,7 @@ from mixplan.errors import InputError
 from mixplan.recipes.building import SOURCE
 
 # How far the amount of data may differ from what the recipe was computed for.
-_TOKENS_TOLERANCE = 0.01
+TOKENS_TOLERANCE = 0.01
 
 
 def check_source(recipe: Recipe, source: RecipeSource, folder: Path, counted: MdsCount) -> list[str]:
@@ -66,7 +66,7 @@ def amount_problems(source: RecipeSource, samples: int, sequence_length: int, pl
             "data, or raise max_epochs"
         )
     tokens = samples * sequence_length
-    tolerance = max(_TOKENS_TOLERANCE * source.tokens_available, sequence_length)
+    tolerance = max(TOKENS_TOLERANCE * source.tokens_available, sequence_length)
     if abs(tokens - source.tokens_available) > tolerance:
         problems.append(
             f"{place} holds {tokens:,} tokens, but the recipe was computed for "

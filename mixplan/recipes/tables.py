@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mixplan.recipes.building import BuiltSource
+from mixplan.recipes.scanning import Scan
 from mixplan.recipes.verifying import Verification
 
 Shown = tuple[str, list[str], list[list[object]]]
@@ -26,6 +27,43 @@ def build_table(built: Iterable[BuiltSource]) -> Shown:
         for one in built
     ]
     return "MDS shards", columns, rows
+
+
+def scan_table(found: Scan) -> Shown:
+    """One row a source; the plan's own number beside the count."""
+    columns = [
+        "source",
+        "counted from",
+        "documents",
+        "text bytes",
+        "tokens",
+        "whole samples",
+        "natural share",
+        "in the plan",
+        "plan − count",
+    ]
+    rows: list[list[object]] = []
+    for one, share in zip(found.sources, found.natural_shares(), strict=True):
+        differs = None if one.usable_tokens is None else (one.tokens_available or 0.0) - one.usable_tokens
+        form = f"{one.counted_from}: {one.form}" if one.counted_from == "data" else one.counted_from
+        rows.append(
+            [
+                one.name,
+                form and f"{form}, {one.files:,} {'folder' if one.form == 'mds' else 'file'}(s)",
+                _whole(one.documents),
+                _whole(one.text_bytes),
+                _whole(one.tokens),
+                _whole(one.samples),
+                None if share is None else f"{share:.3%}",
+                None if one.tokens_available is None else f"{one.tokens_available:,.0f}",
+                None if one.tokens_available is None or differs is None else f"{differs:+,.0f}",
+            ]
+        )
+    return f"Tokens available, in samples of {found.sequence_length:,}", columns, rows
+
+
+def _whole(count: int | None) -> str | None:
+    return None if count is None else f"{count:,}"
 
 
 def verification_tables(found: Verification) -> list[Shown]:

@@ -19,7 +19,9 @@ class Hasher(Protocol):
     def update(self, data: bytes, /) -> None: ...
 
 
-def collect(entries: Iterable[str], pattern: str, base: Path, outputs: Iterable[Path]) -> list[Path]:
+def collect(
+    entries: Iterable[str], pattern: str, base: Path, outputs: Iterable[Path], key: str = "text"
+) -> list[Path]:
     """The non-empty files that a source's `text` names, sorted by path, each once.
 
     Args:
@@ -27,6 +29,7 @@ def collect(entries: Iterable[str], pattern: str, base: Path, outputs: Iterable[
         pattern: which files to take from folders.
         base: folder that relative entries start from.
         outputs: folders of built shards; files inside them are never text.
+        key: what names them in the plan, for messages.
 
     Raises:
         InputError: an entry names nothing, or all files are empty.
@@ -40,13 +43,13 @@ def collect(entries: Iterable[str], pattern: str, base: Path, outputs: Iterable[
             path for path in matches if not any(path.resolve().is_relative_to(folder) for folder in shards)
         ]
         if not matches:
-            problems.append(_nothing(entry, pattern, base))
+            problems.append(_nothing(key, entry, pattern, base))
         found.update(matches)
     if problems:
         raise InputError(problems)
     files = [path for path in sorted(found) if path.stat().st_size > 0]
     if not files:
-        raise InputError(f"all {len(found)} file(s) are empty; there is no text to build from")
+        raise InputError(f"all {len(found)} file(s) are empty; there is nothing to read")
     return files
 
 
@@ -98,12 +101,12 @@ def _matches(entry: str, pattern: str, base: Path) -> list[Path]:
     return list(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
 
 
-def _nothing(entry: str, pattern: str, base: Path) -> str:
+def _nothing(key: str, entry: str, pattern: str, base: Path) -> str:
     path = base / Path(entry).expanduser()
     if path.is_dir():
         return (
-            f"text {entry!r}: no file in the folder {path} matches the pattern {pattern!r}; change `pattern`"
+            f"{key} {entry!r}: no file in the folder {path} matches the pattern {pattern!r}; change `pattern`"
         )
     if _WILDCARDS & set(entry):
-        return f"text {entry!r}: no file matches {path}"
-    return f"text {entry!r}: no such file or folder: {path}"
+        return f"{key} {entry!r}: no file matches {path}"
+    return f"{key} {entry!r}: no such file or folder: {path}"

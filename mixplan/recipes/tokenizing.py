@@ -79,7 +79,11 @@ def _open_huggingface(folder: Path) -> Encoder:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        raise InputError(f"tokenizer: {folder} cannot be loaded: {error}") from None
+        said = " ".join(str(error).split())  # transformers lists hundreds of models where it knows none
+        raise InputError(
+            f"tokenizer: {folder} cannot be loaded: {said[:160]}{'…' if len(said) > 160 else ''}; its "
+            'tokenizer_config.json must name a class, e.g. "tokenizer_class": "PreTrainedTokenizerFast"'
+        ) from None
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"tokenizer: {folder} has no eos_token; name the end-of-document token in its "

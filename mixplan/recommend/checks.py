@@ -156,11 +156,16 @@ def _unique_tokens(
     if source.tokens_available is not None:
         return source.tokens_available
     if source.mds is None:
-        problems.append(f"source {source.name!r} has neither tokens_available nor mds; give one of them")
+        form = "data" if source.data is not None else "text" if source.text else ""
+        problems.append(
+            f"source {source.name!r} has neither tokens_available nor mds; "
+            + (f"`mixplan scan` counts its {form} and fills it in" if form else "give one of them")
+        )
         return None
     if _is_url(source.mds):
         problems.append(
-            f"source {source.name!r}: tokens behind {source.mds} are not counted; give tokens_available"
+            f"source {source.name!r}: tokens behind {source.mds} are not counted; give "
+            "tokens_available (`mixplan scan` counts a local copy that `data` names)"
         )
         return None
     from mixplan.documents.mds_index import count_tokens
@@ -168,7 +173,11 @@ def _unique_tokens(
     try:
         counted = count_tokens(folder / source.mds)
     except InputError as error:
-        problems += [f"source {source.name!r}: {text} (or give tokens_available)" for text in error.problems]
+        problems += [
+            f"source {source.name!r}: {text} (or give tokens_available; `mixplan scan` counts text and "
+            "other forms)"
+            for text in error.problems
+        ]
         return None
     if counted.sequence_length != sequence_length:
         problems.append(
