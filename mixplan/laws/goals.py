@@ -22,7 +22,7 @@ from mixplan.laws.surface import Kind, KindDraws, Surface
 Asked = tuple[str, float, float]
 """Family, complexity and skill."""
 
-_CHUNK = 64_000
+_CHUNK = 16_000
 """Numbers in one array: all that are alive at a time fit into a core's own cache."""
 _KEPT = 4
 """Sets of goals whose tables are kept."""

@@ -3,10 +3,10 @@
     P = Φ((ln target − ln bits(draw) − misfit_sd·distance·ξ) ÷ √(run_sd² + row_sd²))
 
 with the curve, the doubt beyond the fitted ranges and the distance of mixplan.laws.source_predict. How far
-the law is off at a mixture that was not measured is not known: one normal ξ per draw, the same for all sources
-and cells. What seeds and rows scatter by is inside the probability. One thing differs from the intervals
-there: beyond the measured shares the misfit does not grow with the distance in share, since a draw whose ξ
-is bad would then rise with share. The doubt about that distance itself stays.
+the law is off at a mixture that was not measured is not known: one normal ξ per draw, the same for all
+sources and cells. What seeds and rows scatter by is inside the probability. One thing differs from the
+intervals there: beyond the measured shares the misfit does not grow with the distance in share, since a draw
+whose ξ is bad would then rise with share. The doubt about that distance itself stays.
 
 Shape legend: n = cells, D = columns of draws.
 """
@@ -25,7 +25,7 @@ from mixplan.laws.source_predict import check_form, distance, doubted, doubts
 
 FloatArray = NDArray[np.float64]
 
-_CHUNK = 64_000
+_CHUNK = 16_000
 """Numbers in one array."""
 
 
