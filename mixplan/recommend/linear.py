@@ -30,7 +30,7 @@ _SEGMENTS = 12
 _FINE = np.array([-1.0, -0.25, -0.06, -0.01, 0.0, 0.01, 0.06, 0.25, 1.0])
 _SHORT = 1e3  # price of a task's relative shortfall, in shares: nothing is left short to save upsampling
 _MARGIN = 1.0 + 3e-7  # more than the solver's tolerance
-_GAP = 1e-4
+_GAPS = {False: 1e-2, True: 1e-4}
 _NODES = 300  # of branch and bound: a bound that is the same on every machine, as a time is not
 
 
@@ -92,7 +92,7 @@ def least_rare_shares(problem: Problem, ground: Ground, needed: FloatArray) -> F
 
 
 def best_levels(
-    problem: Problem, ground: Ground, levels: FloatArray, worth: FloatArray
+    problem: Problem, ground: Ground, levels: FloatArray, worth: FloatArray, fine: bool
 ) -> tuple[FloatArray, np.ndarray]:
     """Rare shares (R,) and the level that each task is brought to (−1: none), shape (T,), with the largest
     sum of worth; at equal worth with the least upsampling.
@@ -103,6 +103,7 @@ def best_levels(
         ground: of one token count.
         levels: frequencies that could be aimed at, rising, infinite where unreachable, shape (T, L).
         worth: of each, shape (T, L).
+        fine: to a ten-thousandth of the worth; else to a hundredth, on coarse segments.
     """
     tasks, count = levels.shape
     usable = np.isfinite(levels)
@@ -134,7 +135,7 @@ def best_levels(
                 constraints=LinearConstraint(matrix, least, np.inf),
                 integrality=np.concatenate([np.zeros(len(pieces.width)), np.ones(variables)]),
                 bounds=Bounds(np.zeros(len(upper)), upper),
-                options={"mip_rel_gap": _GAP, "node_limit": _NODES},
+                options={"mip_rel_gap": _GAPS[fine], "node_limit": _NODES},
             )
         if answer.x is None:
             chosen[:] = -1
@@ -143,7 +144,7 @@ def best_levels(
         chosen[:] = np.where(picked.any(axis=1), picked.argmax(axis=1), -1)
         return pieces.shares(answer.x[: len(pieces.width)])
 
-    return _refined(problem, ground, solve)[0], chosen
+    return _refined(problem, ground, solve, fine)[0], chosen
 
 
 @contextmanager
@@ -215,8 +216,10 @@ class _Pieces:
         return found
 
 
-def _refined(problem: Problem, ground: Ground, solve: Callable[[FloatArray], FloatArray]) -> FloatArray:
-    """The answer of `solve` on coarse segments, and again on fine ones around it where any are curved."""
+def _refined(
+    problem: Problem, ground: Ground, solve: Callable[[FloatArray], FloatArray], fine: bool = True
+) -> FloatArray:
+    """The answer of `solve` on coarse segments; if `fine`, again on fine ones around it where any curve."""
     low = ground.bounds.low
     useful = (problem.density[:, problem.rare] > 0).any(axis=0)
     high = np.where(useful, np.maximum(ground.bounds.high, low), low)
@@ -225,7 +228,7 @@ def _refined(problem: Problem, ground: Ground, solve: Callable[[FloatArray], Flo
     steps = np.linspace(0.0, 1.0, _SEGMENTS + 1)
     curved = bend[:, :, None] + (high - bend)[:, :, None] * steps
     found = solve(np.concatenate([low[:, :, None], curved], axis=2))
-    if not (found > bend * (1 + 1e-9)).any():
+    if not fine or not (found > bend * (1 + 1e-9)).any():
         return found
     around = found[:, :, None] + _FINE * ((high - bend) / _SEGMENTS)[:, :, None]
     around = np.clip(around, bend[:, :, None], high[:, :, None])

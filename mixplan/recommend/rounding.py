@@ -19,6 +19,7 @@ from mixplan.recommend.shares import fit_shares
 from mixplan.recommend.solve import Candidate, Solver
 
 _STEPS, _GROWTH, _SHRINKING = 48, 0.05, 0.6
+_DOWN = (0.0, 1.0, np.inf)  # which rare sources are rounded down: none, those not upsampled, all
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def _rounded(
         mixtures.insert(0, fit_shares(problem, tokens, needed))
     last: Whole | None = None
     for row, count in enumerate(counts):
-        for shares, idle_down in product(mixtures, (False, True)):
-            choose = _choose(problem, int(count), shares[row], idle_down)
+        for shares, down in product(mixtures, _DOWN):
+            choose = _choose(problem, int(count), shares[row], down)
             if choose is None:
                 continue
             last = _evaluated(solver, problem, candidate.size, choose)
@@ -118,10 +119,10 @@ def _evaluated(solver: Solver, problem: Problem, size: int, choose: np.ndarray) 
     return Whole(Candidate(outcome), choose)
 
 
-def _choose(problem: Problem, samples: int, shares: FloatArray, idle_down: bool) -> np.ndarray | None:
+def _choose(problem: Problem, samples: int, shares: FloatArray, down: float) -> np.ndarray | None:
     """Whole samples within every cap and bound; None where they do not fit.
 
-    Rare sources are rounded up (with `idle_down`, those at their natural share down), common ones by largest
+    Rare sources are rounded up (those at up to `down` times their natural share down), common ones by largest
     remainder.
     """
     by_epochs = problem.max_epochs * problem.unique_tokens / problem.sequence_length
@@ -132,8 +133,8 @@ def _choose(problem: Problem, samples: int, shares: FloatArray, idle_down: bool)
     rare = problem.rare
     choose = np.zeros(len(shares), dtype=np.int64)
     exact = shares[rare] * samples
-    down = idle_down & (shares[rare] <= problem.natural[rare] * (1 + 1e-9))
-    whole = np.where(down, np.floor(exact + 1e-9), np.ceil(exact - 1e-9))
+    idle = shares[rare] <= problem.natural[rare] * down * (1 + 1e-9)
+    whole = np.where(idle, np.floor(exact + 1e-9), np.ceil(exact - 1e-9))
     choose[rare] = np.clip(whole, low[rare], high[rare]).astype(np.int64)
     for source in np.flatnonzero(rare):  # what the common sources at their caps cannot take
         left = samples - int(choose[rare].sum()) - _most_common(problem, samples, choose, high)

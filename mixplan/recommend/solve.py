@@ -31,9 +31,13 @@ from mixplan.recommend.shares import fit_shares, share_out
 _POINTS = {False: (129, 49, 65, 3), True: (25, 9, 9, 4)}
 _EXACT_POINTS = 4
 _NUDGES = np.array([0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])  # what interpolation may have cost
-_AIMED_AT = 11  # token counts at which tasks are weighed against each other
-_LEVELS = 16
+_AIMED_AT = 9  # token counts at which tasks are weighed against each other
+_LEVELS = 12
+_MAY_WIN = 0.95  # of the best size's worth, roughly found
 _TIGHTER = (1.0, 0.999, 0.98, 0.9, 0.5, 0.0)
+
+
+_Key = tuple[bytes, str, int]
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Solver:
     def __init__(self, forecast: Forecast) -> None:
         self.forecast = forecast
         self.needs = Needs(forecast)
-        self._best: dict[tuple[bytes, str, int], Candidate] = {}
+        self._best: dict[_Key, Candidate] = {}
+        self._rough: dict[_Key, Candidate | None] = {}
 
     def may_exist(self, problem: Problem) -> bool:
         """Whether any size and token count of the grids holds every limit, on interpolated needs."""
@@ -82,8 +87,7 @@ class Solver:
 
     def best_at(self, problem: Problem, size: int) -> Candidate:
         """The best mixture at one size by the plan's objective, or else the one with the least violation."""
-        limits = (problem.limit, problem.given, problem.unique_tokens, problem.natural, problem.horizon)
-        key = (b"".join(one.tobytes() for one in limits), problem.objective, size)
+        key = _key(problem, size)
         if key not in self._best:
             found = self.at_size(problem, size)
             if not problem.targets_are_limits and found.feasible:
@@ -169,21 +173,21 @@ class Solver:
 
     def _weighed(self, problem: Problem, size: int) -> list[Candidate]:
         """Mixtures that weigh the tasks against each other, at several token counts within the budget; for
-        `most_tasks` also the cheapest ones that reach what the best of them reaches."""
-        grid = np.geomspace(problem.min_tokens, horizon_of(problem, size), _AIMED_AT)
-        found = [one for tokens in grid if (one := self._aimed(problem, size, float(tokens)))]
-        if not found:
+        `most_tasks` also the cheapest one that reaches what the best of them reaches, for `value` finer ones
+        around the best, at the sizes that may win."""
+        best = self._coarse(problem, size)
+        if best is None:
             return []
-        best = min(found, key=lambda candidate: rank(problem, candidate))
         if problem.objective == "value":
-            at = int(np.argmin(np.abs(np.log(grid / best.tokens))))
-            between = np.geomspace(grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)], 9)
-            finer = [
-                one
-                for tokens in between[1:-1]
-                if (one := self._aimed(problem, size, float(tokens), rounds=3))
-            ]
-            return [best, *finer]
+            others = [self._coarse(problem, other) for other in range(len(problem.shapes))]
+            worth = [-float(primary(problem, one.outcome)[0]) for one in others if one is not None]
+            if -float(primary(problem, best.outcome)[0]) < _MAY_WIN * max(worth):
+                return [best]
+            step = (horizon_of(problem, size) / problem.min_tokens) ** (1.0 / (_AIMED_AT - 1))
+            around = best.tokens * step ** np.linspace(-0.75, 0.75, 7)
+            around = np.unique(np.clip(around, problem.min_tokens, horizon_of(problem, size)))
+            finer = (self._aimed(problem, size, float(tokens), rounds=3) for tokens in around)
+            return [best, *(one for one in finer if one is not None)]
         reached = met(problem, best.outcome)[0]
         targets = np.where(reached, problem.wanted, -np.inf)
         limit = np.concatenate([problem.limit[: len(problem.limit) - len(targets)], targets])
@@ -191,6 +195,15 @@ class Solver:
         index = np.array([size])
         again = evaluate(problem, self.forecast, index, np.array([cheaper.tokens]), cheaper.shares[None, :])
         return [best, Candidate(again)]
+
+    def _coarse(self, problem: Problem, size: int) -> Candidate | None:
+        """The best of several token counts, roughly; None where the limits alone do not hold."""
+        key = _key(problem, size)
+        if key not in self._rough:
+            grid = np.geomspace(problem.min_tokens, horizon_of(problem, size), _AIMED_AT)
+            found = [one for tokens in grid if (one := self._aimed(problem, size, float(tokens)))]
+            self._rough[key] = min(found, key=lambda candidate: rank(problem, candidate), default=None)
+        return self._rough[key]
 
     def _aimed(self, problem: Problem, size: int, tokens: float, rounds: int = 1) -> Candidate | None:
         """The mixture with the largest worth at one token count; None where the limits alone do not hold.
@@ -204,7 +217,8 @@ class Solver:
             low = natural
             for _ in range(rounds):
                 levels, worth = self._levels(problem, size, tokens, natural, low, high)
-                shares, chosen = share_out(problem, tokens, levels, worth, room * part)
+                fine = rounds > 1 or problem.objective == "most_tasks"
+                shares, chosen = share_out(problem, tokens, levels, worth, room * part, fine)
                 if problem.objective == "most_tasks":
                     break
                 padded = np.concatenate([low[:, None], levels, levels[:, -1:]], axis=1)
@@ -231,7 +245,7 @@ class Solver:
         low: FloatArray,
         high: FloatArray,
     ) -> tuple[FloatArray, FloatArray]:
-        """Frequencies worth aiming at between two, and what each is worth beyond the natural, shapes (T, L)."""
+        """Frequencies to aim at between two, and what each is worth beyond the natural, shapes (T, L)."""
         if problem.objective == "most_tasks":
             limit = problem.limit.copy()
             limit[len(limit) - len(problem.tasks) :] = problem.wanted
@@ -251,6 +265,12 @@ class Solver:
         column = np.arange(p.shape[1])[:, None]
         gained = np.maximum(p.T[column, picked] - p0[:, None], 0.0)
         return frequency.T[column, picked], problem.value[:, None] * gained
+
+
+def _key(problem: Problem, size: int) -> _Key:
+    """What may differ between two problems that one solver is asked about."""
+    arrays = (problem.limit, problem.given, problem.unique_tokens, problem.natural, problem.horizon)
+    return b"".join(one.tobytes() for one in arrays), problem.objective, size
 
 
 def _best_row(problem: Problem, outcome: Outcome) -> int:
