@@ -154,6 +154,12 @@ def _unique_tokens(
             "above 0, or leave natural_share out everywhere to take it from the tokens available"
         )
     if source.tokens_available is not None:
+        if source.tokens_available < sequence_length:
+            problems.append(
+                f"source {source.name!r}: tokens_available={source.tokens_available:g} is less than one "
+                f"sample of {sequence_length:,}, and a recipe chooses whole ones: leave the source "
+                "out, add data, or lower sequence_length"
+            )
         return source.tokens_available
     if source.mds is None:
         form = "data" if source.data is not None else "text" if source.text else ""
