@@ -40,7 +40,7 @@ there every mixture takes a linear program."""
 _SOLVED = 4
 """For so many numbers of tasks the cheapest mixture is solved for, at every size."""
 _POPULATION = 50
-"""Of NSGA-II: starts that it is given at most."""
+"""Of NSGA-II, and starts that it is given at most."""
 _APART = 0.01
 """Rows with the same tasks are at least so far apart in FLOPs."""
 _LOSSLESS = 1e6
@@ -76,7 +76,7 @@ def pareto_front(
     problem = build_problem(plan, forecast, folder)
     used_seed = plan.search.seed if seed is None else seed
     store = store_of(storage, plan, problem, calibration, used_seed, "front") if storage else None
-    settings = Settings("nsga2", plan.search.trials, used_seed, store, workers)
+    settings = Settings("nsga2", plan.search.trials, used_seed, store, workers, _POPULATION)
     return as_table(problem, find_front(Solver(forecast), problem, settings))
 
 

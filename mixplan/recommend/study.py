@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from multiprocessing import get_context
 from typing import Any
@@ -36,6 +36,7 @@ class Settings:
     """How a study is run."""
 
     sampler: str
+    """tpe, nsga2, gp or random."""
     trials: int
     """Beyond the starts."""
     seed: int
@@ -43,6 +44,8 @@ class Settings:
     """Where trials are kept; None: in memory."""
     workers: int = 1
     """Processes; the answer does not depend on it."""
+    population: int = BATCH
+    """Of NSGA-II: a generation is a batch."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,7 @@ class Sampling:
     score: Score
     distributions: dict[str, BaseDistribution]
     directions: list[str]
-    sampler: str
-    seed: int
+    settings: Settings
     study: optuna.Study = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +92,7 @@ class Sampling:
         return [(frozen(trial, one), one) for trial, one in zip(proposed, found, strict=True)]
 
     def _propose(self, number: int, starts: list[Params]) -> FrozenTrial:
-        self.study.sampler = make_sampler(self.sampler, self.seed, number, self.distributions)
+        self.study.sampler = make_sampler(self.settings, number, self.distributions)
         if number < len(starts):
             self.study.enqueue_trial(starts[number])
         trial = self.study.ask(self.distributions)
@@ -132,7 +134,7 @@ def run_study(
         stack.enter_context(quiet())
         store = settings.store
         kept = [] if store is None else store.open(directions)[:total]
-        arguments = (score, distributions, directions, settings.sampler, settings.seed)
+        arguments = (score, distributions, directions, replace(settings, store=None))
         team = stack.enter_context(_team(arguments, settings.workers))
         found: list[Scored] = []
         unseen: list[FrozenTrial] = []  # by the team
@@ -214,14 +216,14 @@ def _work(
 
 
 def make_sampler(
-    kind: str, seed: int, number: int, distributions: Mapping[str, BaseDistribution]
+    settings: Settings, number: int, distributions: Mapping[str, BaseDistribution]
 ) -> optuna.samplers.BaseSampler:
     """The sampler of one trial; what it draws depends on the seed and the trial's number."""
-    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    own, kind = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0]), settings.sampler
     if kind == "tpe":
         sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(seed=own, multivariate=True)
     elif kind == "nsga2":
-        sampler = optuna.samplers.NSGAIISampler(seed=own)
+        sampler = optuna.samplers.NSGAIISampler(seed=own, population_size=settings.population)
     elif kind == "gp":
         sampler = optuna.samplers.GPSampler(seed=own, deterministic_objective=True)
     else:
