@@ -5,7 +5,6 @@ Shape legend: S = sources, T = tasks, Z = sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +13,9 @@ from mixplan.documents.forecast import FloatArray, Forecast
 from mixplan.documents.plan import Plan
 from mixplan.documents.recipe import Alternative, Cost
 from mixplan.recommend.evaluate import evaluate
+from mixplan.recommend.objective import primary
 from mixplan.recommend.predictions import drawn_at, spread_of
-from mixplan.recommend.problem import Problem
+from mixplan.recommend.problem import LOSS_LIMIT, Problem
 from mixplan.recommend.solve import Candidate, Solver, missed_limits, rank
 
 SAVED = 0.1
@@ -46,7 +46,8 @@ def alternative(
     outcome, shape = candidate.outcome, problem.shapes[candidate.size]
     spread = spread_of(drawn_at(problem, forecast, candidate.size, candidate.tokens, outcome.frequency[0]))
     paid = cost(plan, problem, candidate)
-    missed = missed_limits(problem, candidate)
+    missed = broken_limits(plan, problem, candidate)
+    increase = number(outcome.loss_increase[0]) if sensible_loss(plan, candidate) else None
     return Alternative(
         role=role,
         size=shape.name,
@@ -61,7 +62,7 @@ def alternative(
         p_learned=_named(problem.tasks, spread.mean),
         p_learned_low=_named(problem.tasks, spread.low),
         p_learned_high=_named(problem.tasks, spread.high),
-        common_loss_increase_nats=number(outcome.loss_increase[0]),
+        common_loss_increase_nats=increase,
         feasible=candidate.feasible,
         note="misses " + "; ".join(missed) if missed else "",
     )
@@ -111,10 +112,50 @@ def cheaper(solver: Solver, problem: Problem, chosen: Candidate) -> Candidate | 
     return _first(problem, found)
 
 
-def best_of(solver: Solver, problem: Problem, sizes: Iterable[int] | None = None) -> Candidate:
-    """The best candidate over sizes (all of the plan by default), without the random search."""
-    looked_at = range(len(problem.shapes)) if sizes is None else sizes
-    return min((solver.best_at(problem, size) for size in looked_at), key=lambda one: rank(problem, one))
+def best_of(solver: Solver, problem: Problem, bounds: FloatArray | None = None) -> Candidate:
+    """The best candidate over the plan's sizes, without the random search.
+
+    Args:
+        bounds: what the objective cannot be better than at each size, shape (Z,): a size that cannot win is
+            not solved, and one with an infinite bound never.
+    """
+    limits = np.full(len(problem.shapes), -np.inf) if bounds is None else bounds
+    best: Candidate | None = None
+    for size in np.argsort(limits, kind="stable"):
+        beaten = best is not None and best.feasible and limits[size] >= primary(problem, best.outcome)[0]
+        if beaten or (best is not None and limits[size] == np.inf):
+            continue
+        one = solver.best_at(problem, int(size))
+        best = one if best is None else min(best, one, key=lambda each: rank(problem, each))
+    assert best is not None  # a plan has a size
+    return best
+
+
+def unbounded(problem: Problem) -> Problem:
+    """The problem with its budget and targets alone: no caps, no bounds."""
+    return problem.without([name for name in problem.names if not name.startswith(("budget.", "tasks."))])
+
+
+def least_at_sizes(solver: Solver, problem: Problem) -> FloatArray:
+    """What the objective is at best at each size without caps and bounds, shape (Z,)."""
+    loose = unbounded(problem)
+    found = [solver.best_at(loose, size) for size in range(len(problem.shapes))]
+    return np.array([primary(loose, one.outcome)[0] if one.feasible else np.inf for one in found])
+
+
+def broken_limits(plan: Plan, problem: Problem, candidate: Candidate) -> list[str]:
+    """Each limit that a candidate breaks, in words; of a common loss that no model has, only that."""
+    missed = missed_limits(problem, candidate)
+    if sensible_loss(plan, candidate):
+        return missed
+    said = f"{LOSS_LIMIT}: hardly any common data is left against {problem.max_loss_increase:.4g}"
+    return [said if text.startswith(LOSS_LIMIT) else text for text in missed]
+
+
+def sensible_loss(plan: Plan, candidate: Candidate) -> bool:
+    """Whether the predicted common loss is one that a model can have: at most that of guessing, ln V nats."""
+    loss = float(candidate.outcome.common_loss[0])
+    return np.isfinite(loss) and loss <= np.log(plan.vocabulary)
 
 
 def number(value: float) -> float | None:

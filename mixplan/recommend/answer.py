@@ -38,7 +38,7 @@ def build_recipe(
     recipe = recipe.model_copy(
         update={
             "p_size_cheapest": size_holds(problem, solver.forecast, best, chosen.candidate.size),
-            "binds": prices(problem, solver, chosen, best),
+            "binds": prices(problem, solver, chosen),
             "unconstrained": gap.unconstrained,
             "missing_data": gap.missing,
             "with_data": gap.with_data,

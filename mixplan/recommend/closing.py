@@ -12,12 +12,12 @@ import numpy as np
 from mixplan.documents.forecast import FloatArray
 from mixplan.documents.plan import Plan
 from mixplan.documents.recipe import Alternative, MissingData
-from mixplan.recommend.alternatives import alternative, best_of
+from mixplan.recommend.alternatives import alternative, best_of, broken_limits, least_at_sizes, unbounded
 from mixplan.recommend.evaluate import evaluate
 from mixplan.recommend.mixture import effective_tokens
 from mixplan.recommend.objective import primary
 from mixplan.recommend.problem import Problem
-from mixplan.recommend.solve import Candidate, Solver, missed_limits, rank
+from mixplan.recommend.solve import Candidate, Solver, rank
 
 WITHOUT_BOUNDS, WITH_DATA = "without caps and bounds", "with the data collected"
 _WORTHWHILE = 0.01
@@ -33,25 +33,22 @@ class Closing:
     unconstrained: Alternative
     missing: list[MissingData]
     with_data: Alternative | None
-    free: Candidate
-    """The unconstrained answer."""
 
 
 def closing(plan: Plan, problem: Problem, solver: Solver, chosen: Candidate) -> Closing:
     """The unconstrained answer, the missing data, and the plan solved anew with that data."""
-    kept = ("budget.", "tasks.")
-    loose = problem.without([name for name in problem.names if not name.startswith(kept)])
-    free = best_of(solver, loose)
+    loose, bounds = unbounded(problem), least_at_sizes(solver, problem)
+    free = best_of(solver, loose, bounds)
     shown = alternative(plan, loose, solver.forecast, free, WITHOUT_BOUNDS)
-    broken = missed_limits(problem, under(problem, solver, free))
+    broken = broken_limits(plan, problem, under(problem, solver, free))
     if not shown.note and broken:
         shown = shown.model_copy(update={"note": "breaks " + "; ".join(broken)})
-    missing, answer = _missing(problem, solver, chosen, free, loose)
+    missing, answer = _missing(problem, solver, chosen, bounds)
     with_data = None
     if answer is not None:
         more = with_tokens(problem, missing)
         with_data = alternative(plan, more, solver.forecast, answer, WITH_DATA)
-    return Closing(shown, missing, with_data, free)
+    return Closing(shown, missing, with_data)
 
 
 def under(problem: Problem, solver: Solver, candidate: Candidate) -> Candidate:
@@ -69,12 +66,11 @@ def with_tokens(problem: Problem, missing: list[MissingData]) -> Problem:
 
 
 def _missing(
-    problem: Problem, solver: Solver, chosen: Candidate, free: Candidate, loose: Problem
+    problem: Problem, solver: Solver, chosen: Candidate, bounds: FloatArray
 ) -> tuple[list[MissingData], Candidate | None]:
     """What each source whose cap on epochs is in the way lacks, and the answer with it."""
     caps = [f"sources.{name}.max_epochs" for name in problem.sources]
-    uncapped = problem.without(caps)
-    goal = free if uncapped.active_names() == loose.active_names() else best_of(solver, uncapped)
+    goal = best_of(solver, problem.without(caps), bounds)
     over = goal.outcome.epochs[0] > problem.max_epochs * (1 + 1e-9)  # (S,)
     if not goal.feasible or not over.any() or not _better(problem, goal, chosen, _WORTHWHILE):
         return [], None
@@ -90,7 +86,7 @@ def _missing(
             for s in np.flatnonzero(over)
             if unique[s] > problem.unique_tokens[s]
         ]
-        answer = best_of(solver, with_tokens(problem, missing))
+        answer = best_of(solver, with_tokens(problem, missing), bounds)
         if answer.feasible and not _better(problem, goal, answer, _CLOSE):
             break
     return (missing, answer) if answer.feasible else ([], None)

@@ -10,51 +10,42 @@ from dataclasses import replace
 
 import numpy as np
 
+from mixplan.documents.forecast import FloatArray
 from mixplan.documents.recipe import Binding
-from mixplan.recommend.alternatives import best_of
+from mixplan.recommend.alternatives import best_of, least_at_sizes
 from mixplan.recommend.evaluate import TOLERANCE
 from mixplan.recommend.objective import primary
 from mixplan.recommend.problem import LOSS_LIMIT, Problem
 from mixplan.recommend.rounding import Whole
-from mixplan.recommend.solve import Candidate, Solver, rank
+from mixplan.recommend.solve import Candidate, Solver
 
 _CLOSE = 0.005
 """A limit counts as touched within half a percent (or one sample)."""
 _EASED_BUDGET, _EASED_BOUND, _EASED_TARGET, _EASED_EPOCHS = 0.01, 0.1, 0.01, 1.0
-_WORK = 400_000
-"""Solutions of the plan × tasks × sources that may go into prices."""
-_FEWEST = 4
-"""Limits that are priced however large the plan is."""
+_SOLUTIONS = 3000.0
+"""Divided by the root of tasks × sources: how often the plan is solved anew for prices, 20 to 200 times."""
 _SHOWN = 5e-4
 """Parts of the objective below this are the solver's own inexactness."""
 
 
-def prices(problem: Problem, solver: Solver, chosen: Whole, best: list[Candidate]) -> list[Binding]:
+def prices(problem: Problem, solver: Solver, chosen: Whole) -> list[Binding]:
     """The limits that the answer touches, with what they cost.
 
-    In a plan of many tasks and sources not every limit can be priced in a minute: then those are that save
-    most at the chosen size, and solved for are the chosen size and its neighbours only.
-
-    Args:
-        best: the best candidate of every size.
+    In a plan of many tasks and sources not every limit can be priced in a minute: then those are that matter
+    most at the chosen size, and the others only named.
     """
     touched = _touched(problem, chosen)
-    size = chosen.candidate.size
-    base = solver.best_at(problem, size)
-    sizes = list(range(len(problem.shapes)))
-    cells = len(problem.tasks) * len(problem.sources)
-    affordable = max(int(_WORK / cells / (2 * len(sizes))), _FEWEST)
-    names = [name for name, _, _ in touched]
-    if len(names) > affordable:
-        sizes = [at for at in sizes if abs(at - size) <= 1]
-        names = _largest(problem, solver, base, names, affordable)
+    base = solver.best_at(problem, chosen.candidate.size)
+    bounds = least_at_sizes(solver, problem)
+    solutions = float(np.clip(_SOLUTIONS / np.sqrt(len(problem.tasks) * len(problem.sources)), 20.0, 200.0))
+    names = _largest(problem, solver, base, [name for name, _, _ in touched], int(solutions / 4))
     found = [
-        _priced(problem, solver, base, sizes, name, value, limit)
+        _priced(problem, solver, base, bounds, name, value, limit)
         if name in names
         else Binding(constraint=name, value=value, limit=limit)
         for name, value, limit in touched
     ]
-    return found + _shortest_training(problem, solver, chosen, sizes)
+    return found + _shortest_training(problem, solver, chosen)
 
 
 def _touched(problem: Problem, chosen: Whole) -> list[tuple[str, float, float]]:
@@ -79,38 +70,55 @@ def _touched(problem: Problem, chosen: Whole) -> list[tuple[str, float, float]]:
 
 
 def _largest(problem: Problem, solver: Solver, base: Candidate, names: list[str], count: int) -> list[str]:
-    """The limits whose absence changes most at the chosen size, one of `_FEWEST` × `count` looked at.
+    """Of more limits than `count`, those whose absence changes most at the chosen size.
 
-    Looked at first are those on everything: budgets, loss, groups; then sources by their share; then tasks.
+    Twice `count` are looked at: first the limits on everything (budgets, loss, groups), then sources by their
+    share, then tasks by the share that they would take alone.
     """
-    share = dict(zip(problem.sources, base.shares, strict=True))
+    if len(names) <= count:
+        return names
+    with np.errstate(divide="ignore", invalid="ignore"):
+        taken = base.outcome.frequency[0] / problem.density.max(axis=1)
+    size_of = {"sources": dict(zip(problem.sources, base.shares, strict=True)),
+               "tasks": dict(zip(problem.tasks, taken, strict=True))}  # fmt: skip
 
     def order(name: str) -> tuple[int, float]:
         head, rest = name.split(".", 1)
-        if head == "sources":
-            return 1, -float(share[rest.rsplit(".", 1)[0]])
-        return (2 if head == "tasks" else 0), 0.0
+        if head not in size_of:
+            return 0, 0.0
+        return (1 if head == "sources" else 2), -float(size_of[head][rest.rpartition(".")[0]])
 
-    looked_at = sorted(names, key=order)[: _FEWEST * count]
-    without = {name: solver.best_at(problem.without([name]), base.size) for name in looked_at}
-    return sorted(looked_at, key=lambda name: rank(problem.without([name]), without[name]))[:count]
+    def effect(name: str) -> float:
+        without = problem.without([name])
+        best = solver.best_at(without, base.size)
+        return float(primary(without, best.outcome)[0]) if best.feasible else np.inf
+
+    return sorted(sorted(names, key=order)[: 2 * count], key=effect)[:count]
 
 
 def _priced(
     problem: Problem,
     solver: Solver,
     base: Candidate,
-    sizes: list[int],
+    bounds: FloatArray,
     name: str,
     value: float,
     limit: float,
 ) -> Binding:
     """One limit, dropped and eased. Of a budget there is nothing to say without it where more is always
-    better."""
+    better.
+
+    Args:
+        bounds: the objective at best at each size without caps and bounds, shape (Z,). A size that is worse
+            is not solved; where the limit is a target or a budget, the chosen size and its neighbours are.
+    """
+    if name.startswith(("budget.", "tasks.")):
+        near = np.abs(np.arange(len(bounds)) - base.size) <= 1
+        bounds = np.where(near, -np.inf, np.inf)
     told = Binding(constraint=name, value=value, limit=limit)
     if problem.objective == "cheapest" or not name.startswith("budget."):
         free = problem.without([name])
-        without = best_of(solver, free, sizes)
+        without = best_of(solver, free, bounds)
         if without.feasible:
             gain = gained(problem, base, without)
             told = told.model_copy(update={"flops_without": _flops(problem, without), "gain_without": gain})
@@ -118,7 +126,7 @@ def _priced(
     if eased is None:
         return told
     looser = with_limit(problem, name, eased)
-    answer = best_of(solver, looser, sizes)
+    answer = best_of(solver, looser, bounds)
     if not answer.feasible:
         return told.model_copy(update={"eased": eased})
     gain = gained(problem, base, answer)
@@ -171,7 +179,7 @@ def gained(problem: Problem, base: Candidate, answer: Candidate) -> str:
     return f"{saved:.4g} more {what}"
 
 
-def _shortest_training(problem: Problem, solver: Solver, chosen: Whole, sizes: list[int]) -> list[Binding]:
+def _shortest_training(problem: Problem, solver: Solver, chosen: Whole) -> list[Binding]:
     """The plan's shortest training, where the answer stands at it."""
     tokens = float(chosen.samples * problem.sequence_length)
     if tokens >= problem.min_tokens * (1 + _CLOSE) + problem.sequence_length:
@@ -180,7 +188,7 @@ def _shortest_training(problem: Problem, solver: Solver, chosen: Whole, sizes: l
     if problem.min_tokens <= problem.sequence_length:
         return [told]
     free = replace(problem, min_tokens=float(problem.sequence_length))
-    without = best_of(Solver(solver.forecast), free, sizes)  # its needs are remembered from there on
+    without = best_of(Solver(solver.forecast), free)  # its needs are remembered from there on
     if not without.feasible:
         return [told]
     base = solver.best_at(problem, chosen.candidate.size)
