@@ -2,7 +2,8 @@
 
 Ten sizes × five seeds, 400 tasks, 50 checkpoints of which every tenth ends a horizon; skills drawn from a
 logistic. Prints the seconds of wall and of CPU for reading the rows as evidence, fitting the combined law
-with 200 draws, and forecasting 20,000 cells with intervals.
+with 200 draws, forecasting 20,000 cells with intervals, and for 10,000 cells the probability in every draw
+that a run reaches its goal, as a search asks for it: once with the tables still to be made, once with them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from mixplan.laws import learning
 from mixplan.laws.beta_noise import interval, probability_at_least
 from mixplan.laws.evidence import collect_evidence
 from mixplan.laws.forms import COMBINED
+from mixplan.laws.goals import SkillGoals
 from mixplan.laws.protocol import Cells
 from mixplan.laws.surface import Surface
 
-SIZES, SEEDS, CHECKPOINTS, DRAWS, ASKED = 10, 5, 50, 200, 20_000
+SIZES, SEEDS, CHECKPOINTS, DRAWS, ASKED, SEARCHED = 10, 5, 50, 200, 20_000, 10_000
 
 
 def main() -> None:
@@ -47,6 +49,13 @@ def main() -> None:
         found = Surface(law).new_run(cells)
         interval(found.mean, found.precision)
         probability_at_least(0.8, found.mean, found.precision)
+    goals = SkillGoals([(Surface(law), 1.0)], DRAWS)
+    kinds = sorted(set(zip(family, cells.complexity.tolist(), strict=True)))
+    asked = [(*kind, 0.8) for kind in kinds]
+    which = generator.integers(0, len(kinds), SEARCHED)
+    for what in (f"tables of {len(kinds)} kinds, and", "with these tables"):
+        with timed(f"{what} {SEARCHED:,} cells in {DRAWS} draws"):
+            goals.reached(asked, which, cells.log_axes[:SEARCHED])
 
 
 def ladder(tasks: int, generator: np.random.Generator) -> Table:
@@ -80,7 +89,7 @@ def timed(what: str) -> Iterator[None]:
     """Print how long a block takes."""
     wall, cpu = time.perf_counter(), time.process_time()
     yield
-    print(f"{what}: {time.perf_counter() - wall:.1f} s, {time.process_time() - cpu:.1f} s of CPU", flush=True)
+    print(f"{what}: {time.perf_counter() - wall:.2f} s, {time.process_time() - cpu:.2f} s of CPU", flush=True)
 
 
 if __name__ == "__main__":
