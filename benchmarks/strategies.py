@@ -22,7 +22,10 @@ import numpy as np
 
 from mixplan.calibrate.runs import plan_runs
 from mixplan.calibrate.tasks import dependence_cells
-from mixplan.documents import Plan, Recipe, load
+from mixplan.documents import Calibration, Plan, Recipe, load
+from mixplan.documents.references import resolve
+from mixplan.laws.predict import LawForecast
+from mixplan.recommend.mixture import effective_tokens
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "worked"))
 import mixing
@@ -174,6 +177,80 @@ def regmix(
     return candidates[order].mean(axis=0), told
 
 
+def predicted(plan: Plan, recipe: Recipe, rows: Sequence[Mapping[str, object]]) -> list[dict[str, float]]:
+    """What the laws said of the shares of every run, at the recipe's size and tokens: columns of the tables.
+
+    p.TASK: probability that it is learned; expected.TASK: skill; low.TASK, high.TASK: its 90 % interval;
+    predicted_loss_increase: over the natural mixture, nats. Frequencies and common loss are what
+    `mixplan recommend` would say; repeats: arXiv 2305.16264, eq. 5.
+    """
+    laws = LawForecast(load(resolve(Path(worked.CALIBRATION)).path / "calibration.json", Calibration))
+    available = np.array([source.tokens_available for source in recipe.sources])
+    half_life = np.array([source.repetition_half_life_epochs for source in plan.sources])
+    common = np.array([source.role == "common" for source in recipe.sources])
+    natural = [source.natural_share for source in recipe.sources]
+    shares = [[_number(row, f"share.{source.name}") for source in recipe.sources] for row in rows]
+    worth = effective_tokens(np.array([natural, *shares]) * recipe.tokens, available, half_life)
+    loss = laws.lm_loss(
+        np.full(len(worth), float(recipe.block_params)), np.asarray(worth[:, common].sum(axis=1))
+    )
+    assert loss is not None
+    density = np.array([[task.density.get(s.name, 0.0) for s in recipe.sources] for task in plan.tasks])
+    count = len(plan.tasks)
+    found = []
+    for row, rise in zip(worth[1:], loss[1:] - loss[0], strict=True):
+        said = laws.skill(
+            [str(task.family) for task in plan.tasks],
+            np.array([float(task.complexity or 1) for task in plan.tasks]),
+            np.full(count, float(recipe.block_params)),
+            np.full(count, float(recipe.tokens)),
+            np.maximum(density @ row / recipe.tokens, 1e-300),  # a share of 0 has no logarithm
+        )
+        columns = {
+            "p": said.p_learned,
+            "expected": said.skill,
+            "low": said.skill_low,
+            "high": said.skill_high,
+        }
+        own = {
+            f"{key}.{task.name}": round(float(value), 4)
+            for key, values in columns.items()
+            for task, value in zip(plan.tasks, values, strict=True)
+        }
+        found.append({**own, "predicted_loss_increase": round(float(rise), 5)})
+    return found
+
+
+def judged(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """How good the predictions were over all these runs, task by task, as lines of Markdown."""
+    lines = [
+        "| task | runs | skill, predicted | observed | RMS difference | inside the 90 % intervals "
+        "| P(learned), mean | learned | Brier |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    tasks = [key.removeprefix("skill.") for key in rows[0] if key.startswith("skill.")]
+    table = np.array(
+        [
+            [
+                [_number(row, f"{key}.{task}") for key in ("skill", "expected", "low", "high", "p")]
+                for row in rows
+            ]
+            for task in tasks
+        ]
+    )  # (tasks, runs, 5)
+    everything = table.reshape(1, -1, 5)
+    for name, part in zip([*tasks, "all"], [*table, *everything], strict=True):
+        skill, expected, low, high, p = part.T
+        done = skill >= worked.LEARNED
+        lines.append(
+            f"| {name} | {len(rows)} | {expected.mean():.2f} | {skill.mean():.2f} "
+            f"| {np.sqrt(np.mean((skill - expected) ** 2)):.2f} "
+            f"| {int(((skill >= low) & (skill <= high)).sum())} of {len(skill)} | {p.mean():.2f} "
+            f"| {done.mean():.2f} | {np.mean((p - done) ** 2):.3f} |"
+        )
+    return lines
+
+
 def ladder_flops() -> float:
     """Training FLOPs of the reference ladder that mixplan's laws are fitted to, its control runs included."""
     spec = sources.ladder()
@@ -189,9 +266,10 @@ def summary(rows: Sequence[Mapping[str, object]], tried: Sequence[Mapping[str, o
     """
     searching = {"recommended": ladder_flops(), "regression": sum(_number(row, "flops") for row in tried)}
     lines = [
-        "| strategy | tasks learned, by seed | mean | mean skill | common loss (nats) | over natural "
+        "| strategy | tasks learned, predicted | observed, by seed | mean | mean skill | common loss (nats) "
+        "| over natural, predicted | observed "
         "| learned per 1e12 FLOPs, final run | search, 1e12 FLOPs | learned per 1e12 FLOPs with it |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     runs: dict[str, list[Mapping[str, object]]] = {}
     for row in rows:
@@ -200,13 +278,16 @@ def summary(rows: Sequence[Mapping[str, object]], tried: Sequence[Mapping[str, o
     for name, own in runs.items():
         counts = [worked.learned(row) for row in own]
         skills = [_number(row, key) for row in own for key in row if key.startswith("skill.")]
+        expected = sum(_number(own[0], key) for key in own[0] if key.startswith("p."))
         losses = np.array([_number(row, "lm_loss") for row in own])
         rise = losses - natural  # the same seeds, in the same order
         error = rise.std(ddof=1) / np.sqrt(len(rise))
         final, search = _number(own[0], "flops") / 1e12, searching.get(name, 0.0) / 1e12
         lines.append(
-            f"| {name} | {', '.join(map(str, counts))} | {np.mean(counts):.2f} | {np.mean(skills):.3f} "
-            f"| {losses.mean():.3f} | {rise.mean():+.3f} ± {error:.3f} | {np.mean(counts) / final:.2f} "
+            f"| {name} | {expected:.2f} | {', '.join(map(str, counts))} "
+            f"| {np.mean(counts):.2f} | {np.mean(skills):.3f} | {losses.mean():.3f} "
+            f"| {_number(own[0], 'predicted_loss_increase'):+.3f} | {rise.mean():+.3f} ± {error:.3f} "
+            f"| {np.mean(counts) / final:.2f} "
             f"| {search:.1f} | {np.mean(counts) / (final + search):.3f} |"
         )
     return lines
@@ -228,39 +309,45 @@ def main() -> int:
     # A sample less, so that rounding to whole samples stays within the cap.
     most = np.minimum((caps * available - recipe.sequence_length) / recipe.tokens, 1.0)
 
-    def arms(strategy: str, shares: FloatArray) -> list[mixing.Arm]:
-        own = dict(zip(names, map(float, shares), strict=True))
-        return [mixing.Arm(strategy, own, seed) for seed in worked.SEEDS]
+    def shares_of(row: FloatArray) -> dict[str, float]:
+        return dict(zip(names, map(float, row), strict=True))
 
+    drawn = random_mixtures(natural, most, PROXIES, np.random.default_rng(7))
     proxies = [
-        mixing.Arm(f"proxy{index:02d}", dict(zip(names, map(float, row), strict=True)), 100 + index)
-        for index, row in enumerate(random_mixtures(natural, most, PROXIES, np.random.default_rng(7)))
+        mixing.Arm(f"proxy{index:02d}", shares_of(row), 100 + index) for index, row in enumerate(drawn)
     ]
-    fixed = [
-        *worked.arms_of(recipe),
-        *arms("temperature-0.7", temperature(natural, 0.7)),
-        *arms("temperature-0.3", temperature(natural, 0.3)),
-        *arms("unimax", unimax(available, recipe.tokens)),
-    ]
-    done = mixing.train_all(folder, recipe, [*proxies, *fixed])
-    tried, found = done[: len(proxies)], done[len(proxies) :]
-    mixing.write_table(folder / "proxies.csv", tried)
+    tried = mixing.train_all(folder, recipe, proxies)
 
     def column(key: str) -> FloatArray:
         return np.array([_number(row, key) for row in tried])
 
-    shares = np.stack([column(f"share.{name}") for name in names], axis=1)
-    skills = np.stack([column(f"skill.{task.name}") for task in plan.tasks], axis=1)
     bound = plan.constraints.max_common_loss_increase_nats
     chosen, told = regmix(
-        shares, skills, column("lm_loss"), natural, most, np.inf if bound is None else bound,
-        worked.LEARNED, np.random.default_rng(8),
-    )  # fmt: skip
+        np.stack([column(f"share.{name}") for name in names], axis=1),
+        np.stack([column(f"skill.{task.name}") for task in plan.tasks], axis=1),
+        column("lm_loss"),
+        natural,
+        most,
+        np.inf if bound is None else bound,
+        worked.LEARNED,
+        np.random.default_rng(8),
+    )
     for what, text in zip([*(task.name for task in plan.tasks), "common loss"], told, strict=True):
-        print(f"regression of {what}: {text}")
-    found += mixing.train_all(folder, recipe, arms("regression", chosen))
+        print(f"regression of {what}: {text}", flush=True)
+    choices = {
+        "temperature-0.7": temperature(natural, 0.7),
+        "temperature-0.3": temperature(natural, 0.3),
+        "unimax": unimax(available, recipe.tokens),
+        "regression": chosen,
+    }
+    arms = worked.arms_of(recipe)
+    arms += [mixing.Arm(name, shares_of(row), seed) for seed in worked.SEEDS for name, row in choices.items()]
+    found = mixing.train_all(folder, recipe, arms)
+    for row, said in zip([*tried, *found], predicted(plan, recipe, [*tried, *found]), strict=True):
+        row |= said
+    mixing.write_table(folder / "proxies.csv", tried)
     mixing.write_table(folder / "strategies.csv", found)
-    print("\n".join(summary(found, tried)))
+    print("\n".join([*summary(found, tried), "", *judged([*tried, *found])]))
     print(f"wrote {folder / 'strategies.csv'} and {folder / 'proxies.csv'}")
     return 0
 

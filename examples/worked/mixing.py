@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,14 +90,26 @@ def read_samples(mixture: Path, count: int) -> np.ndarray:
     return samples.astype(np.int16)
 
 
-def train_all(folder: Path, recipe: Recipe, arms: Iterable[Arm], jobs: int = 2) -> list[dict[str, object]]:
-    """Train every arm that has no result yet; one row of results an arm, in the order of `arms`."""
+def train_all(
+    folder: Path,
+    recipe: Recipe,
+    arms: Iterable[Arm],
+    jobs: int = 2,
+    change: Callable[[np.ndarray, Arm], np.ndarray] = lambda samples, _: samples,
+) -> list[dict[str, object]]:
+    """Train every arm that has no result yet; one row of results an arm, in the order of `arms`.
+
+    Args:
+        change: what is done to the samples (n, L) of an arm before they are trained on.
+    """
     listed = list(arms)
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(lambda arm: _train(folder, recipe, arm), listed))
+        return list(pool.map(lambda arm: _train(folder, recipe, arm, change), listed))
 
 
-def _train(folder: Path, recipe: Recipe, arm: Arm) -> dict[str, object]:
+def _train(
+    folder: Path, recipe: Recipe, arm: Arm, change: Callable[[np.ndarray, Arm], np.ndarray]
+) -> dict[str, object]:
     place = folder / "runs" / arm.run_id
     out = place / "result.json"
     own = recipe_of(recipe, arm)
@@ -105,7 +117,7 @@ def _train(folder: Path, recipe: Recipe, arm: Arm) -> dict[str, object]:
         place.mkdir(parents=True, exist_ok=True)
         save(own, place / "recipe.yaml")
         emit(place / "recipe.yaml", place / "mixture", force=True)
-        samples = read_samples(place / "mixture", own.samples)
+        samples = change(read_samples(place / "mixture", own.samples), arm)
         buffer = io.BytesIO()
         np.save(buffer, samples)
         write_bytes(place / "samples.npy", buffer.getvalue())
@@ -118,14 +130,18 @@ def _train(folder: Path, recipe: Recipe, arm: Arm) -> dict[str, object]:
         raise SystemExit(f"{place} holds a run of another mixture; remove it, or give another folder")
     found = json.loads(out.read_text(encoding="utf-8"))
     skills = {f"skill.{task}": round(value, 4) for task, value in found.pop("skill").items()}
+    if (place / "own_text.json").is_file():
+        asked = json.loads((place / "own_text.json").read_text(encoding="utf-8"))
+        skills |= {f"own.{task}": round(value, 4) for task, value in asked.items()}
     shares = {f"share.{source.name}": round(source.share, 6) for source in own.sources}
     return {"arm": arm.name, **found, "lm_loss": round(found["lm_loss"], 5), **skills, **shares}
 
 
 def write_table(path: Path, rows: list[dict[str, object]]) -> None:
-    """Rows with the same keys as CSV."""
+    """Rows as CSV; a row is empty where only others have a value."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())

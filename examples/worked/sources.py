@@ -20,6 +20,7 @@ import numpy as np
 
 from mixplan.calibrate.corpus import CorpusTokens, load_corpus
 from mixplan.calibrate.injection import Injector
+from mixplan.calibrate.probes import CONTEXT_TOKENS
 from mixplan.calibrate.stream import BaseStream
 from mixplan.calibrate.tasks import FAMILIES, Task, reserved_symbols
 from mixplan.calibrate.tasks.symbols import named_generator
@@ -67,7 +68,7 @@ def vocabulary_of(spec: CalibrationSpec) -> int:
 
 
 def write_sources(corpus: Path, folder: Path, plan: Plan) -> None:
-    """Write sources/NAME (MDS), held_out.npy and world.json into the folder; world.json comes last.
+    """Write sources/NAME (MDS), held_out.npy, contexts.npz and world.json into the folder, that one last.
 
     Args:
         corpus: what tools/assemble_corpus.py wrote.
@@ -91,6 +92,7 @@ def write_sources(corpus: Path, folder: Path, plan: Plan) -> None:
         write_mds(folder / "sources" / name, rows)
         facts["sources"][name] = {"tokens": rows.size, "instances": counts}
     np.save(folder / "held_out.npy", text.held_out)
+    np.savez(folder / "contexts.npz", **{name: own_contexts(corpus, name) for name in RARE})
     write_json(folder / "world.json", facts)
 
 
@@ -137,6 +139,19 @@ def rare_rows(
     rows = np.concatenate([injector.inject(step, text.batch(step, block))[0] for step in range(steps)])
     counts = dict(zip(held, map(int, injector.seen(steps)), strict=True))
     return rows.astype(np.int32), counts
+
+
+def own_contexts(corpus: Path, name: str, count: int = 64) -> np.ndarray:
+    """Pieces of a rare source's text that no sample holds, int64 (count, CONTEXT_TOKENS).
+
+    From the other end of the text than the samples, so that the two do not meet.
+    """
+    place, mark, tokens = RARE[name]
+    documents = (path.read_text(encoding="utf-8") for path in sorted((corpus / place).glob("*.txt"))[::-1])
+    chosen = (np.frombuffer(one.encode(), np.uint8) for one in documents if mark in one[:2000])
+    text = _joined(_first(chosen, tokens), END_OF_DOCUMENT)
+    starts = np.random.default_rng(SEED).integers(0, len(text) - CONTEXT_TOKENS + 1, size=count)
+    return np.stack([text[start : start + CONTEXT_TOKENS] for start in starts]).astype(np.int64)
 
 
 def write_mds(folder: Path, rows: np.ndarray) -> None:

@@ -2,6 +2,8 @@
 
     python train.py FOLDER SIZE SAMPLES.npy SEED OUT.json
 
+Beside OUT.json, own_text.json holds the skills when asked behind text of the source that holds the task.
+
 Shape legend: n = samples, L = sequence length, B = sequences a step.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +92,27 @@ def measure(model: Any, spec: CalibrationSpec, plan: Plan, held_out: np.ndarray,
     return {"lm_loss": loss, "skill": {name: row["skill"] for name, row in zip(tasks, rows, strict=True)}}
 
 
+def asked_behind_own_text(
+    model: Any, spec: CalibrationSpec, plan: Plan, contexts: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Skill of every task when its questions stand behind text of the first source that holds it.
+
+    Args:
+        contexts: of each rare source, int64 (contexts, tokens).
+    """
+    import torch
+
+    from mixplan.calibrate.probes import learning
+    from mixplan.calibrate.tasks import Cell
+
+    skills = {}
+    for (name, task), asked in zip(sources.make_tasks(plan).items(), plan.tasks, strict=True):
+        own, most = contexts[next(iter(asked.density))], spec.probes.max_instances
+        questions = learning.unseen([Cell(task, 0.0)], most, own, torch.device("cpu"))
+        skills[name] = learning.skills(model, questions, spec.training.precision)[0]["skill"]
+    return skills
+
+
 def main(arguments: list[str]) -> int:
     """Train, measure, write OUT.json."""
     folder, size, samples_path, seed, out = arguments
@@ -100,6 +124,10 @@ def main(arguments: list[str]) -> int:
     model = train(spec, run, samples, sources.END_OF_DOCUMENT)
     seconds = time.monotonic() - started
     found = measure(model, spec, plan, held_out, int(seed))
+    with np.load(Path(folder) / "contexts.npz") as contexts:
+        write_json(
+            Path(out).with_name("own_text.json"), asked_behind_own_text(model, spec, plan, dict(contexts))
+        )
     cost = {"size": size, "seed": int(seed), "tokens": run.tokens, "flops": run.flops}
     write_json(Path(out), {**cost, "seconds": round(seconds, 1), **found})
     return 0
