@@ -17,7 +17,7 @@ import numpy as np
 
 from mixplan.documents.forecast import FloatArray, Forecast
 from mixplan.recommend.bounds import complete, rare_bounds, within_groups, within_room
-from mixplan.recommend.evaluate import Outcome, evaluate
+from mixplan.recommend.evaluate import TOLERANCE, Outcome, evaluate
 from mixplan.recommend.objective import primary
 from mixplan.recommend.problem import Problem
 from mixplan.recommend.solve import Candidate, Solver, rank
@@ -184,5 +184,7 @@ def native_constraints(problem: Problem, outcome: Outcome) -> dict[str, FloatArr
             part = name.split(".")
             of_many = part[0] in ("sources", "groups")
             columns.setdefault(f"{part[0]}.{part[-1]}" if of_many else name, []).append(index)
-    excess = np.minimum(outcome.excess, _WORST)
+    # Optuna knows no tolerance: what only rounding exceeds stands at 0.
+    excess = np.where(outcome.excess <= TOLERANCE, np.minimum(outcome.excess, 0.0), outcome.excess)
+    excess = np.minimum(excess, _WORST)
     return {name: excess[:, indices].max(axis=1) for name, indices in columns.items()}

@@ -117,13 +117,20 @@ def open_storage(place: str) -> optuna.storages.BaseStorage:
 
 def _mend(path: Path) -> None:
     """Cut the last line of a journal off where a killed process left it unfinished: what is appended to it
-    would be lost with it."""
+    would be lost with it.
+
+    Raises:
+        InputError: the file is no journal.
+    """
     if not path.exists():
         return
     with path.open("r+b") as file:
         content = file.read()
+        first, ended, _ = content.partition(b"\n")
+        if ended and not first.startswith(b'{"op_code":'):
+            raise InputError(f"--storage {path} is no journal of Optuna's; give another file")
         whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        if ended and whole < len(content):
             file.truncate(whole)
 
 
