@@ -52,13 +52,14 @@ def is_spread(problem: Problem) -> bool:
     return bool(((problem.density[:, problem.rare] > 0).sum(axis=1) > 1).any())
 
 
-def least_rare_shares(problem: Problem, ground: Ground, needed: FloatArray) -> FloatArray:
+def least_rare_shares(problem: Problem, ground: Ground, needed: FloatArray, fine: bool) -> FloatArray:
     """Rare shares with the smallest sum that give every task the frequency it needs, shape (B, R).
 
     Where that is impossible, with the smallest sum of relative shortfalls.
 
     Args:
         needed: frequencies, finite, shape (B, T).
+        fine: with fine segments around a first answer.
     """
     row, task = np.nonzero(needed * _MARGIN > ground.base)
     if not len(row):
@@ -88,7 +89,7 @@ def least_rare_shares(problem: Problem, ground: Ground, needed: FloatArray) -> F
             return ground.bounds.low
         return pieces.shares(answer.x[: len(pieces.width)])
 
-    return _refined(problem, ground, solve)
+    return _refined(problem, ground, solve, fine)
 
 
 def best_levels(
@@ -217,7 +218,7 @@ class _Pieces:
 
 
 def _refined(
-    problem: Problem, ground: Ground, solve: Callable[[FloatArray], FloatArray], fine: bool = True
+    problem: Problem, ground: Ground, solve: Callable[[FloatArray], FloatArray], fine: bool
 ) -> FloatArray:
     """The answer of `solve` on coarse segments; if `fine`, again on fine ones around it where any curve."""
     low = ground.bounds.low

@@ -30,6 +30,7 @@ from mixplan.recommend.shares import fit_shares, share_out
 # how often. A linear program takes more time for a count than the closed form.
 _POINTS = {False: (129, 49, 65, 3), True: (25, 9, 9, 4)}
 _EXACT_POINTS = 4
+_BELOW = 0.99
 _NUDGES = np.array([0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])  # what interpolation may have cost
 _AIMED_AT = 9  # token counts at which tasks are weighed against each other
 _LEVELS = 12
@@ -83,7 +84,7 @@ class Solver:
 
     def screen(self, problem: Problem, size: int) -> Outcome:
         """The least upsampling at every token count of a size's grid, on interpolated needs."""
-        return self._fit(problem, size, self.grid(problem, size))
+        return self._fit(problem, size, self.grid(problem, size), fine=False)
 
     def best_at(self, problem: Problem, size: int) -> Candidate:
         """The best mixture at one size by the plan's objective, or else the one with the least violation."""
@@ -102,15 +103,18 @@ class Solver:
         for."""
         lowest, highest = (grid := self.grid(problem, size))[[0, -1]]
         _, _, points, zooms = _POINTS[is_spread(problem)]
-        for _ in range(zooms):
-            outcome = self._fit(problem, size, grid)
+        for zoom in range(zooms):
+            fine = zoom >= zooms - 2
+            if zoom == zooms - 2:  # coarse segments ask for a little too much
+                grid = np.geomspace(max(_BELOW * grid[0], lowest), grid[-1], len(grid))
+            outcome = self._fit(problem, size, grid, fine)
             at = _best_row(problem, outcome)
             # The first token count that is enough lies right behind the last that is not.
             first = problem.objective != "common_loss" and bool(outcome.feasible[at])
             below, above = grid[max(at - 1, 0)], grid[at if first else min(at + 1, len(grid) - 1)]
             grid = np.geomspace(below, above, points) if above > below else grid[[at]]
             self.needs.exact(problem, size, grid[:: max(len(grid) // _EXACT_POINTS, 1)])
-        at = _best_row(problem, self._fit(problem, size, grid))
+        at = _best_row(problem, self._fit(problem, size, grid, fine=True))
         tokens = np.unique(np.clip(grid[at] * (1 + _NUDGES), lowest, highest))
         return self._exact(problem, size, tokens)
 
@@ -158,10 +162,10 @@ class Solver:
         fine = np.geomspace(problem.min_tokens, horizon, near)
         return np.concatenate([fine, np.geomspace(horizon, horizon * FAR, far)[1:]])
 
-    def _fit(self, problem: Problem, size: int, tokens: FloatArray) -> Outcome:
+    def _fit(self, problem: Problem, size: int, tokens: FloatArray, fine: bool) -> Outcome:
         """The least upsampling at each token count, screened on interpolated needs."""
         needed = self.needs.at(problem, size, tokens)
-        shares = fit_shares(problem, tokens, needed)
+        shares = fit_shares(problem, tokens, needed, fine=fine)
         return evaluate(problem, self.forecast, np.full(len(tokens), size), tokens, shares, needed)
 
     def _exact(self, problem: Problem, size: int, tokens: FloatArray) -> Candidate:
