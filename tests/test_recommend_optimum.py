@@ -227,21 +227,22 @@ def test_every_limit_of_the_plan_is_a_native_constraint_of_the_study(monkeypatch
     import optuna
 
     seen: dict[str, list[float]] = {}
-    original = optuna.trial.Trial.set_constraint
+    original = optuna.trial.create_trial
 
-    def spy(self: optuna.Trial, key: str, value: float) -> None:
-        seen.setdefault(key, []).append(value)
-        original(self, key, value)
+    def spy(**given: Any) -> optuna.trial.FrozenTrial:
+        for name, value in given["constraints"].items():
+            seen.setdefault(name, []).append(value)
+        return original(**given)
 
-    monkeypatch.setattr(optuna.trial.Trial, "set_constraint", spy)
+    monkeypatch.setattr(optuna.trial, "create_trial", spy)
     plan = plan_dict(search={"trials": 15})
     plan["sources"][0]["min_share"] = 0.1
     run(plan)
     tasks = {f"tasks.{name}.target_probability" for name in ("t1", "t2")}
-    caps = {f"sources.{name}.max_epochs" for name in ("web", "code", "r1", "r2")}
+    of_sources = {"sources.max_epochs", "sources.min_share"}  # the worst of all sources
     loss = "constraints.max_common_loss_increase_nats"
-    assert set(seen) == tasks | caps | {loss, "budget.tokens", "sources.web.min_share"}
-    assert {len(values) for values in seen.values()} == {15}
+    assert set(seen) == tasks | of_sources | {loss, "budget.tokens"}
+    assert {len(values) for values in seen.values()} == {4 + 15}  # one start a size
     # The warm start is feasible at every size; random trials are not all.
     for start in range(4):
         assert all(values[start] <= 1e-6 for values in seen.values())
