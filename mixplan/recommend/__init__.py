@@ -73,7 +73,8 @@ def recommend(
 
     from mixplan.recommend.answer import build_recipe
     from mixplan.recommend.checks import build_problem
-    from mixplan.recommend.conflicts import as_json, describe, diagnose
+    from mixplan.recommend.conflicts import diagnose
+    from mixplan.recommend.refusal import as_json, describe
     from mixplan.recommend.rounding import round_samples
     from mixplan.recommend.search import search
     from mixplan.recommend.solve import Solver, rank

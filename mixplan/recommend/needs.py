@@ -18,7 +18,7 @@ from mixplan.recommend.problem import FAR, Problem
 
 _NEAR_ANCHORS, _FAR_ANCHORS = 17, 9
 _ABOVE = 1e3  # beyond the densest source, so that needs stay smooth up to what shares can give
-_DECADES = 12.0  # frequencies are looked for from there down to this many decades below
+_DECADES = 24.0  # frequencies are looked for from there down to this many decades below
 _CLOSE = 1e-10  # of log-odds
 _CHUNK = 20_000  # cells whose draws are held at a time
 _WINDOW = 1e-3  # of log10 frequency, on either side of a guess
@@ -105,7 +105,7 @@ def least_frequency(
         guess: where the answer is expected, to within 0.2 %, shape (n,); a wrong guess only costs time.
 
     Returns:
-        Shape (n,); infinite where even `highest` does not do, 0 where the target is dropped or where twelve
+        Shape (n,); infinite where even `highest` does not do, 0 where the target is dropped or where 24
         decades below `highest` still do.
     """
     asked = np.where(target > 0, target, 0.5)  # a dropped target is not looked for
