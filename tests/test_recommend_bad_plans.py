@@ -199,7 +199,7 @@ BAD = {
     "shares of a group's sources": (
         change("sources", BOUNDED[2:] + plan_dict()["sources"][:2])
         | {"groups": [{"name": "rare", "sources": ["r1", "r2"], "min_share": 0.5}]},
-        "group 'rare': the max_share of its sources sum to 0.4, below its min_share=0.5",
+        "group 'rare': the max_share of its sources sum to 0.4, below min_share=0.5",
     ),
     "lower bounds": (
         change("groups", [{**group, "min_share": 0.6, "max_share": 1} for group in GROUPS]),

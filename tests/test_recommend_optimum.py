@@ -13,6 +13,7 @@ from scipy.optimize import brentq
 
 from mixplan.documents import PRESETS
 from mixplan.errors import InputError
+from mixplan.recommend.alternatives import AT_A_SIZE
 
 KIND = ("comparison", 8.0)
 DENSITY = 0.05
@@ -96,7 +97,9 @@ def test_the_size_with_the_fewest_flops_wins() -> None:
     assert best not in ("cpu_8k", "cpu_296k")
     assert recipe.size.name == best
     assert recipe.cost is not None and recipe.cost.flops == pytest.approx(costs[best], rel=1e-3)
-    for candidate in recipe.candidates:
+    at_a_size = [candidate for candidate in recipe.candidates if candidate.role in AT_A_SIZE]
+    assert len(at_a_size) == len(sizes)
+    for candidate in at_a_size:
         assert candidate.feasible and candidate.flops == pytest.approx(costs[candidate.size], rel=5e-3)
 
 

@@ -69,6 +69,12 @@ class Plan(Document):
     data that leaves every target reached. value: the largest sum of value × probability learned."""
     search: Search = Search()
 
+    @field_validator("sizes", mode="before")
+    @classmethod
+    def _a_list(cls, value: Any) -> Any:
+        # One range or one name is what most would write first.
+        return value if isinstance(value, list | tuple) else [value]
+
     @field_validator("sizes")
     @classmethod
     def _known_sizes(cls, value: list[Size]) -> list[Size]:
@@ -118,11 +124,11 @@ class Plan(Document):
         problems += self._group_problems(names)
         least, most = self._share_sums()
         if least > 1 + TOLERANCE:
-            problems.append(
-                f"the lower bounds on shares sum to {least:.6g}; shares can only sum to 1: lower them"
-            )
-        if most < 1 - TOLERANCE:
-            problems.append(f"the upper bounds on shares sum to {most:.6g}; shares must sum to 1: raise them")
+            text = f"the lower bounds on shares sum to {least:.6g}; shares can only sum to 1: lower them"
+            problems.append((("sources",), text))
+        if self.sources and most < 1 - TOLERANCE:
+            text = f"the upper bounds on shares sum to {most:.6g}; shares must sum to 1: raise them"
+            problems.append((("sources",), text))
         if (self.budget.gpu_hours or self.budget.money) and self.hardware is None:
             problems.append("a budget in gpu_hours or money needs `hardware`")
         if self.budget.money and self.hardware is not None and self.hardware.price_per_device_hour == 0:
@@ -148,22 +154,20 @@ class Plan(Document):
             ]
             for name in group.sources:
                 if name in seen:
-                    problems.append(
+                    text = (
                         f"source {name!r} is in the groups {seen[name]!r} and {group.name!r}; one is allowed"
                     )
+                    problems.append((("groups", index), text))
                 seen[name] = group.name
             members = [by_name[name] for name in group.sources if name in by_name]
             least, most = sum(s.min_share for s in members), sum(s.max_share for s in members)
+            where = f"group {group.name!r}: "
             if least > group.max_share + TOLERANCE:
-                problems.append(
-                    f"group {group.name!r}: the min_share of its sources sum to {least:.6g}, above its "
-                    f"max_share={group.max_share:g}"
-                )
+                text = f"the min_share of its sources sum to {least:.6g}, above max_share={group.max_share:g}"
+                problems.append((("groups", index), where + text))
             if most < group.min_share - TOLERANCE:
-                problems.append(
-                    f"group {group.name!r}: the max_share of its sources sum to {most:.6g}, below its "
-                    f"min_share={group.min_share:g}"
-                )
+                text = f"the max_share of its sources sum to {most:.6g}, below min_share={group.min_share:g}"
+                problems.append((("groups", index), where + text))
         return problems
 
     def _share_sums(self) -> tuple[float, float]:

@@ -34,7 +34,7 @@ class PlanData(Part):
     paths: list[str]
     """Files, folders or glob patterns, relative to the plan."""
     pattern: str = "*"
-    """Which files to take from a folder, searched recursively."""
+    """Which files to take from a folder, searched recursively; "*" means *.npy and *.parquet with those."""
     column: str = "text"
     """jsonl, parquet: the field with the text, or (parquet) with the list of tokens."""
     dtype: Literal["uint8", "uint16", "uint32", "int32", "int64"] = "uint16"
@@ -225,6 +225,9 @@ class SizeRange(Part):
 
     @model_validator(mode="after")
     def _some(self) -> SizeRange:
+        low, high = self.min_block_params, self.max_block_params
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_block_params={low:,.0f} exceeds max_block_params={high:,.0f}")
         if not self.shapes():
             known = [f"{s.block_params:,} ({s.name})" for s in self._ladder()]
             raise ValueError(
