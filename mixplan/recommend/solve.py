@@ -28,7 +28,7 @@ from mixplan.recommend.shares import fit_shares, share_out
 
 # Token counts to look at: within the budget, beyond it, and between two of them when zooming in; the last is
 # how often. A linear program takes more time for a count than the closed form.
-_POINTS = {False: (129, 49, 65, 3), True: (25, 9, 9, 4)}
+_POINTS = {False: (129, 49, 65, 3), True: (17, 9, 9, 4)}
 _EXACT_POINTS = 4
 _BELOW = 0.99
 _NUDGES = np.array([0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])  # what interpolation may have cost
@@ -102,12 +102,14 @@ class Solver:
         """As `best_at` for the objectives whose targets are limits; for others, what their limits alone ask
         for."""
         lowest, highest = (grid := self.grid(problem, size))[[0, -1]]
-        _, _, points, zooms = _POINTS[is_spread(problem)]
+        near, _, points, zooms = _POINTS[is_spread(problem)]
         for zoom in range(zooms):
             fine = zoom >= zooms - 2
             if zoom == zooms - 2:  # coarse segments ask for a little too much
                 grid = np.geomspace(max(_BELOW * grid[0], lowest), grid[-1], len(grid))
-            outcome = self._fit(problem, size, grid, fine)
+            outcome = self._fit(problem, size, grid[:near] if zoom == 0 else grid, fine)
+            if zoom == 0 and not outcome.feasible.any():  # what lies beyond the budget is looked at only then
+                outcome = self._fit(problem, size, grid, fine)
             at = _best_row(problem, outcome)
             # The first token count that is enough lies right behind the last that is not.
             first = problem.objective != "common_loss" and bool(outcome.feasible[at])
@@ -116,7 +118,8 @@ class Solver:
             self.needs.exact(problem, size, grid[:: max(len(grid) // _EXACT_POINTS, 1)])
         at = _best_row(problem, self._fit(problem, size, grid, fine=True))
         tokens = np.unique(np.clip(grid[at] * (1 + _NUDGES), lowest, highest))
-        return self._exact(problem, size, tokens)
+        found = self._exact(problem, size, tokens[:1])
+        return found if found.feasible else self._exact(problem, size, tokens)
 
     def improve(self, problem: Problem, candidate: Candidate) -> Candidate:
         """The same shares at the best token count up to the candidate's: for laws that do not rise with
