@@ -130,8 +130,8 @@ def test_all_at_once_in_the_order_of_the_lines(tmp_path: Path) -> None:
         ("{rare: 0.01}", "{rear: 0.01}", [
             ":6: tasks[0].density.rear: task 'skill' is in an unknown source, 'rear'; did you mean 'rare'?"]),
         ("{rare: 0.01}", "{}", [
-            ":5: tasks[0]: task 'skill' is in no source; give `density` at least one source, or `source` for a "
-            "source as a whole"]),
+            ":5: tasks[0]: task 'skill' is in no source; give `density` at least one source, or `source` "
+            "for a source as a whole"]),
         ("{rare: 0.01}", "{rare: -1}", [":6: tasks[0].density.rare: must be > 0 (given: -1)"]),
         ("role: common, ", "role: rare, natural_share: 0.5, ", [
             ":1: at least one source needs role: common, or nothing gives way to the rare ones",
