@@ -96,7 +96,7 @@ def test_what_a_trial_tries_does_not_depend_on_how_many_follow() -> None:
 
 @pytest.mark.slow
 def test_any_number_of_workers_tries_the_same() -> None:
-    assert told(tried(asked(), "tpe", workers=3)) == told(tried(asked(), "tpe"))
+    assert told(tried(asked(), "tpe", workers=2)) == told(tried(asked(), "tpe"))
 
 
 def test_names_and_their_order_do_not_matter() -> None:
@@ -147,14 +147,20 @@ def test_more_trials_continue_a_study_and_fewer_leave_the_rest_out(tmp_path: Pat
     assert told(tried(few, trials=25, store=store_at(place, few))) == told(tried(few, trials=25))
 
 
+@pytest.mark.slow
 def test_a_recipe_is_the_same_from_a_storage_half_done_or_done(tmp_path: Path) -> None:
     plan, place = plan_dict(**{**SIMPLE, "sizes": ["cpu_8k"], "search": {"trials": 45}}), tmp_path / "s.log"
     fresh = run(plan).model_dump_json()
     half = asked(**{"sizes": ["cpu_8k"]})
     tried(half, trials=30, store=store_at(place, half))
-    assert run(plan, storage=str(place)).model_dump_json() == fresh
-    assert run(plan, storage=str(place)).model_dump_json() == fresh
-    assert run(plan, storage=f"sqlite:///{tmp_path / 's.db'}").model_dump_json() == fresh
+    assert run(plan, storage=str(place)).model_dump_json() == fresh  # half done
+    assert run(plan, storage=str(place)).model_dump_json() == fresh  # done
+
+
+def test_a_database_keeps_a_search_as_well(tmp_path: Path) -> None:
+    place, plan = f"sqlite:///{tmp_path / 'study.db'}", asked()
+    tried(plan, trials=30, store=store_at(place, plan))
+    assert told(tried(plan, store=store_at(place, plan))) == told(tried(plan))
 
 
 def test_optuna_reads_the_study_as_its_own(tmp_path: Path) -> None:
@@ -310,12 +316,12 @@ def test_kill_minus_nine(tmp_path: Path) -> None:
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
-        if place.exists() and place.stat().st_size > 30_000:
+        if place.exists() and place.stat().st_size > 20_000:
             break
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     kept = len(optuna.load_study(study_name=None, storage=journal(place)).trials)
     assert 10 < kept < 402
-    again = tried(asked(), "tpe", trials=80, store=store_at(place, asked()))
-    assert told(again) == told(tried(asked(), "tpe", trials=80))
+    again = tried(asked(), "tpe", trials=50, store=store_at(place, asked()))
+    assert told(again) == told(tried(asked(), "tpe", trials=50))

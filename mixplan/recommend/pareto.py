@@ -37,7 +37,7 @@ from mixplan.recommend.study import Settings, run_study
 _GRID = {False: (25, 16), True: (9, 6)}
 """Token counts and numbers of tasks to start from, without and with tasks that live in several rare sources:
 there every mixture takes a linear program."""
-_SOLVED = 4
+_SOLVED = 6
 """For so many numbers of tasks the cheapest mixture is solved for, at every size."""
 _POPULATION = 50
 """Of NSGA-II, and starts that it is given at most."""

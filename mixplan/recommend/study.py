@@ -1,8 +1,9 @@
 """An Optuna study that gives the same answer however often it was interrupted and by how many it was done.
 
 Trials come in batches. What a trial tries depends on the seed, its number and the trials of earlier batches
-alone, never on those beside it. So a batch can be divided among processes, and a study that was killed goes
-on as if it had not been. Storages only keep what was found: nothing is sampled from them.
+alone, never on those beside it. So processes can divide the proposals of a batch, which is what takes time
+(its mixtures are evaluated at once), and a study that was killed goes on as if it had not been. Storages only
+keep what was found: nothing is sampled from them.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from mixplan.errors import InputError, MixplanError
 from mixplan.recommend.evaluate import Outcome
 from mixplan.recommend.storage import Store
 
-BATCH, CHUNK = 20, 5
-"""Trials that do not see one another, and how many of them one process takes at a time. Constants, so that
-the answer is the same with any number of workers."""
+BATCH = 20
+"""Trials that do not see one another. A constant, so that any number of workers gives the same answer."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,6 @@ Score = Callable[[Sequence[Mapping[str, Any]]], list[Scored]]
 class Sampling:
     """One process's copy of the study; all copies hold the same trials and so propose the same."""
 
-    score: Score
     distributions: dict[str, BaseDistribution]
     directions: list[str]
     settings: Settings
@@ -79,17 +78,11 @@ class Sampling:
     def __post_init__(self) -> None:
         self.study = optuna.create_study(directions=self.directions)
 
-    def take(
-        self, past: list[FrozenTrial], numbers: list[int], starts: list[Params]
-    ) -> list[tuple[FrozenTrial, Scored]]:
-        """Learn `past`, then propose and score the trials of these numbers; the first numbers are starts."""
+    def propose(self, past: list[FrozenTrial], numbers: list[int], starts: list[Params]) -> list[FrozenTrial]:
+        """Learn `past`, then propose the trials of these numbers; the first numbers are the starts."""
         with quiet():
             self.study.add_trials(past)
-            proposed = [self._propose(number, starts) for number in numbers]
-        if not proposed:
-            return []
-        found = self.score([trial.params for trial in proposed])
-        return [(frozen(trial, one), one) for trial, one in zip(proposed, found, strict=True)]
+            return [self._propose(number, starts) for number in numbers]
 
     def _propose(self, number: int, starts: list[Params]) -> FrozenTrial:
         self.study.sampler = make_sampler(self.settings, number, self.distributions)
@@ -122,7 +115,6 @@ def run_study(
     """Every trial of the study in order: the starts, then `settings.trials` more.
 
     Args:
-        score: pickled where there are several workers.
         directions: Optuna's, one a value.
 
     Raises:
@@ -134,40 +126,35 @@ def run_study(
         stack.enter_context(quiet())
         store = settings.store
         kept = [] if store is None else store.open(directions)[:total]
-        arguments = (score, distributions, directions, replace(settings, store=None))
-        team = stack.enter_context(_team(arguments, settings.workers))
+        team = stack.enter_context(_team((distributions, directions, replace(settings, store=None))))
         found: list[Scored] = []
         unseen: list[FrozenTrial] = []  # by the team
         for numbers in _batches(len(starts), total):
-            chunks = [numbers[at : at + CHUNK] for at in range(0, len(numbers), CHUNK)]
-            if numbers[-1] < len(kept):
-                trials = kept[numbers[0] : numbers[-1] + 1]
-                again = [one for chunk in chunks for one in score([kept[at].params for at in chunk])]
-                _same(numbers, trials, again)
+            have = kept[numbers[0] : numbers[-1] + 1]
+            if len(have) < len(numbers):
+                proposed, unseen = team(unseen, numbers, starts), []
             else:
-                pairs = [pair for part in team(unseen, chunks, starts) for pair in part]
-                unseen, trials = [], [trial for trial, _ in pairs]
-                again = [one for _, one in pairs]
-                _same(numbers, kept[numbers[0] :], again)
-                if store is not None:
-                    store.add([t for at, t in zip(numbers, trials, strict=True) if at >= len(kept)])
-            unseen = unseen + trials
-            found += again
+                proposed = have
+            scored = score([trial.params for trial in proposed])
+            _same(numbers, have, scored)
+            fresh = [frozen(*pair) for pair in list(zip(proposed, scored, strict=True))[len(have) :]]
+            if store is not None and fresh:
+                store.add(fresh)
+            unseen = unseen + have + fresh
+            found += scored
     return found
 
 
-Team = Callable[[list[FrozenTrial], list[list[int]], list[Params]], list[list[tuple[FrozenTrial, Scored]]]]
-"""Learns the trials it has not seen, then takes the chunks."""
+Team = Callable[[list[FrozenTrial], list[int], list[Params]], list[FrozenTrial]]
+"""Learns the trials it has not seen, then proposes the ones of these numbers, in their order."""
 
 
 @contextmanager
-def _team(arguments: tuple[Any, ...], workers: int) -> Iterator[Team]:
-    """This process alone, or so many others, each with its copy of the study."""
+def _team(arguments: tuple[dict[str, BaseDistribution], list[str], Settings]) -> Iterator[Team]:
+    """This process alone, or `workers` others, each with its copy of the study."""
+    workers = min(arguments[-1].workers, BATCH)
     if workers == 1:
-        alone = Sampling(*arguments)
-        yield lambda past, chunks, starts: [
-            alone.take(past if at == 0 else [], chunk, starts) for at, chunk in enumerate(chunks)
-        ]
+        yield Sampling(*arguments).propose
         return
     with ExitStack() as stack:
         # One pool a worker: each must hear of every trial, and a pool gives work to whoever is free.
@@ -175,16 +162,13 @@ def _team(arguments: tuple[Any, ...], workers: int) -> Iterator[Team]:
             stack.enter_context(
                 ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=arguments)
             )
-            for _ in range(min(workers, BATCH // CHUNK))
+            for _ in range(workers)
         ]
 
-        def share_out(
-            past: list[FrozenTrial], chunks: list[list[int]], starts: list[Params]
-        ) -> list[list[tuple[FrozenTrial, Scored]]]:
-            parts = [chunks[at :: len(pools)] for at in range(len(pools))]
+        def divided(past: list[FrozenTrial], numbers: list[int], starts: list[Params]) -> list[FrozenTrial]:
             try:
                 waiting = [
-                    pool.submit(_work, past, part, starts) for pool, part in zip(pools, parts, strict=True)
+                    pool.submit(_work, past, numbers[at::workers], starts) for at, pool in enumerate(pools)
                 ]
                 done = [future.result() for future in waiting]
             except BrokenProcessPool:
@@ -192,9 +176,9 @@ def _team(arguments: tuple[Any, ...], workers: int) -> Iterator[Team]:
                     "a worker of the search died (out of memory?); run again with fewer --workers, or with "
                     "--storage, which keeps what is done"
                 ) from None
-            return [done[at % len(pools)][at // len(pools)] for at in range(len(chunks))]
+            return [done[at % workers][at // workers] for at in range(len(numbers))]
 
-        yield share_out
+        yield divided
 
 
 _own: Sampling | None = None
@@ -207,12 +191,9 @@ def _begin(*arguments: Any) -> None:
         _own = Sampling(*arguments)
 
 
-def _work(
-    past: list[FrozenTrial], chunks: list[list[int]], starts: list[Params]
-) -> list[list[tuple[FrozenTrial, Scored]]]:
+def _work(past: list[FrozenTrial], numbers: list[int], starts: list[Params]) -> list[FrozenTrial]:
     assert _own is not None  # by the initializer
-    # Without a chunk of its own a worker must still learn what the others found.
-    return [_own.take(past if at == 0 else [], chunk, starts) for at, chunk in enumerate(chunks or [[]])]
+    return _own.propose(past, numbers, starts)
 
 
 def make_sampler(
