@@ -99,9 +99,16 @@ def test_any_number_of_workers_tries_the_same() -> None:
     assert told(tried(asked(), "tpe", workers=2)) == told(tried(asked(), "tpe"))
 
 
-def test_names_and_their_order_do_not_matter() -> None:
+def test_names_do_not_matter() -> None:
     renamed = json.loads(json.dumps(SIMPLE).replace('"r1"', '"zz"').replace('"t1"', '"a"'))
     assert told(tried(asked(**renamed))) == told(tried(asked()))
+
+
+def test_the_order_of_sources_and_tasks_does_not_matter() -> None:
+    turned = {key: SIMPLE[key][::-1] for key in ("sources", "tasks")}
+    for one, other in zip(tried(asked(**turned)), tried(asked()), strict=True):
+        assert one.tokens == pytest.approx(other.tokens, rel=1e-6)
+        assert one.shares[::-1] == pytest.approx(other.shares, rel=1e-6)
 
 
 class Killed(BaseException):

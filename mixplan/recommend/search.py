@@ -68,7 +68,7 @@ class Space:
     starts: tuple[Candidate, ...]
     """One a size, in order. Rates that are not searched stay as they are there."""
     searched: np.ndarray
-    """Which of the rare sources, indices among them, shape (K,)."""
+    """Which of the rare sources, indices among them, raised most first, shape (K,)."""
     longest: float
     """Tokens."""
     low: FloatArray
@@ -85,7 +85,8 @@ class Space:
         held = (problem.density[:, problem.rare] > 0).any(axis=0)
         raised = np.max([start.shares[problem.rare] - natural for start in starts], axis=0)
         order = np.argsort(np.where(held, -raised, np.inf), kind="stable")
-        searched = np.sort(order[: min(int(held.sum()), MOST_SEARCHED)])
+        # Raised most first, not as the plan lists them: samplers draw parameters in their order.
+        searched = order[: min(int(held.sum()), MOST_SEARCHED)]
         lowest = np.maximum((bounds.low.min(axis=0) / natural)[searched], 1e-6)
         highest = np.maximum((bounds.high.max(axis=0) / natural)[searched], lowest)
         return cls(problem, tuple(starts), searched, longest, lowest, highest)
