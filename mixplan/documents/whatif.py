@@ -9,8 +9,6 @@ from pydantic import field_validator, model_validator
 from mixplan.documents.base import Document, Fraction, Name, NonNegative, Place, Positive, RulesBroken
 from mixplan.documents.shapes import PRESETS, ModelShape, check_presets
 
-_WAYS = ("shares", "rates", "natural", "exponent")
-
 
 class WhatIf(Document):
     """A size, a training length, and exactly one of shares, rates, natural, exponent."""
@@ -39,12 +37,16 @@ class WhatIf(Document):
     @model_validator(mode="after")
     def _one_way(self) -> WhatIf:
         problems: list[str | tuple[Place, str]] = []
-        given = [
-            way for way in _WAYS if way in self.model_fields_set and getattr(self, way) not in ({}, False)
-        ]
+        stated = {
+            "shares": bool(self.shares),
+            "rates": bool(self.rates),
+            "natural": self.natural,
+            "exponent": self.exponent is not None,
+        }
+        given = [way for way, asked in stated.items() if asked]
         if len(given) != 1:
             problems.append(
-                f"give exactly one of {', '.join(_WAYS)}; given: {', '.join(given) or 'none of them'}"
+                f"give exactly one of {', '.join(stated)}; given: {', '.join(given) or 'none of them'}"
             )
         total = sum(self.shares.values())
         if self.shares and not math.isclose(total, 1.0, abs_tol=1e-6):

@@ -25,7 +25,8 @@ _EASED_BUDGET, _EASED_BOUND, _EASED_TARGET, _EASED_EPOCHS = 0.01, 0.1, 0.01, 1.0
 _SOLUTIONS = 3000.0
 """Divided by the root of tasks × sources: how often the plan is solved anew for prices, 20 to 200 times."""
 _SHOWN = 5e-4
-"""Parts of the objective below this are the solver's own inexactness."""
+_SHOWN_NATS = 1e-5
+"""Gains below this part of the objective, or below so many nats, are the solver's own inexactness."""
 
 
 def prices(problem: Problem, solver: Solver, chosen: Whole) -> list[Binding]:
@@ -168,7 +169,7 @@ def gained(problem: Problem, base: Candidate, answer: Candidate) -> str:
     """What an answer has over another, in the unit of the plan's objective."""
     before, after = (float(primary(problem, one.outcome)[0]) for one in (base, answer))
     saved = before - after
-    if saved <= _SHOWN * abs(before):
+    if saved <= (_SHOWN_NATS if problem.objective == "common_loss" else _SHOWN * abs(before)):
         return "nothing"
     if problem.objective == "cheapest":
         what = "lifetime FLOPs" if problem.inference_tokens else "FLOPs"
