@@ -290,7 +290,7 @@ class Search(Part):
 
     trials: Count = 400
     """Mixtures that Optuna tries, beyond the analytic answers that it starts from. 400 take about 2 s with
-    nsga2 and 5 to 10 s with tpe; gp takes half a second for each."""
+    nsga2 and 5 to 8 s with tpe; gp takes seconds for each."""
     seed: Whole = 0
     sampler: Literal["nsga2", "tpe", "gp"] = "nsga2"
     """Optuna's sampler; benchmarks/samplers.md compares them."""
