@@ -339,7 +339,7 @@ def _show_recipe(recipe: Recipe, feasible: bool, why: bool, with_json: dict[str,
     for shown in tables(recipe):
         console.say()
         console.table(*shown)
-    for text in explain(recipe) if why else []:
+    for text in ["", *explain(recipe)] if why else []:
         console.say(text)
     # What a mixture breaks is the answer itself, not a warning beside it.
     console.notes([text for text in recipe.warnings if not (why or text.startswith("breaks "))], "warning")

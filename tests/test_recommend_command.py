@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
-from planning import changed, plan_dict
+from planning import Logistic, changed, plan_dict
 from simulate import mean_skill, simulate_measurements
 
+from mixplan import commands
 from mixplan.documents import Calibration, Plan, Recipe, load, save
 from mixplan.laws.calibration import fit_calibration
+
+GOLDEN = Path(__file__).resolve().parent / "golden"
+"""`WRITE_GOLDEN=1 pytest tests/test_recommend_command.py -k as_before` writes it anew."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +70,13 @@ def test_end_to_end_and_byte_identical(plan: Path, calibration: Path, tmp_path: 
     assert recipe.common_loss_increase_nats is not None
     assert recipe.common_loss_increase_nats <= 0.01 + 1e-9
     assert law.lm_loss is not None
-    for heading in ("Mixture", "Tasks at this size", "What the answer touches", "Best at each size"):
+    headings = (
+        "Mixture",
+        "Tasks at this size",
+        "The answer and what it stands against",
+        "What the answer touches",
+    )
+    for heading in headings:
         assert heading in done.stdout
     assert f"Size: {recipe.size.name} reaches every target" in done.stdout
     assert "Source r1:" in done.stdout and "Common data:" in done.stdout
@@ -80,7 +92,9 @@ def test_json(plan: Path, calibration: Path, tmp_path: Path) -> None:
     assert Recipe.model_validate(told["recipe"]) == load(out, Recipe)
     assert told["recipe"]["provenance"]["seed"] == 5
     assert all(isinstance(line, str) for line in told["explanation"])
-    assert [c["size"] for c in told["recipe"]["candidates"]] == ["cpu_33k", "cpu_132k"]
+    shown = [(one["role"], one["size"]) for one in told["recipe"]["candidates"]]
+    assert shown[:2] == [("chosen", "cpu_33k"), ("next size up", "cpu_132k")]
+    assert told["recipe"]["sensitivity"] and told["recipe"]["p_all_targets"] > 0
 
 
 def test_no_answer_writes_nothing(calibration: Path, tmp_path: Path) -> None:
@@ -147,3 +161,54 @@ def test_bad_plan_exits_2(calibration: Path, tmp_path: Path) -> None:
     done = mixplan(write_plan(tmp_path, plan), "--calibration", calibration, "-o", tmp_path / "recipe.yaml")
     assert done.returncode == 2 and "unknown key 'budgget'; did you mean 'budget'?" in done.stderr
     Plan.model_validate(plan_dict())
+
+
+def test_what_if(plan: Path, calibration: Path, tmp_path: Path) -> None:
+    asked, out = tmp_path / "what-if.yaml", tmp_path / "asked.yaml"
+    asked.write_text(yaml.safe_dump({"size": "cpu_33k", "tokens": 3e6, "rates": {"r1": 40, "r2": 40}}))
+    done = mixplan(plan, "--calibration", calibration, "--what-if", asked)
+    assert done.returncode == 1 and "wrote" not in done.stdout
+    assert "no: breaks tasks.t" in done.stderr and "warning: breaks" not in done.stderr
+    assert not (tmp_path / "recipe.yaml").exists()
+    as_json = mixplan(plan, "--calibration", calibration, "--what-if", asked, "-o", out, "--json")
+    told = json.loads(as_json.stdout)
+    assert as_json.returncode == 1 and told["feasible"] is False
+    recipe = load(out, Recipe)
+    assert Recipe.model_validate(told["recipe"]) == recipe
+    assert "what_if_sha256" in recipe.provenance and recipe.warnings[0].startswith("breaks ")
+    best = tmp_path / "recipe.yaml"
+    assert mixplan(plan, "--calibration", calibration, "-o", best).returncode == 0
+    chosen = load(best, Recipe)
+    shares = {source.name: source.choose / chosen.samples for source in chosen.sources}
+    asked.write_text(yaml.safe_dump({"size": chosen.size.name, "tokens": chosen.tokens, "shares": shares}))
+    done = mixplan(plan, "--calibration", calibration, "--what-if", asked, "-o", out, "--force", "--explain")
+    assert done.returncode == 0, done.stderr
+    assert load(out, Recipe).tasks == chosen.tasks
+
+
+def test_what_if_searches_nothing(plan: Path, calibration: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "what-if.yaml"
+    asked.write_text(yaml.safe_dump({"size": "cpu_33k", "tokens": 3e6, "natural": True}))
+    done = mixplan(plan, "--calibration", calibration, "--what-if", asked, "--workers", 2)
+    assert done.returncode == 2 and "leave out --seed, --storage, --workers and --pareto" in done.stderr
+    asked.write_text(yaml.safe_dump({"size": "cpu_33k", "tokens": 3e6, "rates": {"coed": 2}}))
+    done = mixplan(plan, "--calibration", calibration, "--what-if", asked)
+    assert done.returncode == 2 and "did you mean 'code'?" in done.stderr
+
+
+def shown(folder: Path, capsys: pytest.CaptureFixture[str], **changes: Any) -> str:
+    """What the command shows of a plan under laws in closed form, so that it stands whatever is fitted."""
+    out = folder / "recipe.yaml"
+    plan = write_plan(folder, plan_dict(sizes=["cpu_8k", "cpu_33k", "cpu_132k"], **changes))
+    with patch("mixplan.laws.predict.LawForecast", lambda laws: Logistic(spread=0.7)):
+        searching = commands.Searching(None, None, 1, None)
+        commands.recommend(plan, Path("ref:cpu-manuals"), out, True, searching, False, False)
+    return capsys.readouterr().out.replace(str(folder), ".")
+
+
+def test_shown_as_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = GOLDEN / "recommend.txt"
+    text = shown(tmp_path, capsys)
+    if os.environ.get("WRITE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")

@@ -66,7 +66,9 @@ def test_repetition_limited_at_its_cap() -> None:
     task, recipe = only(law, tokens_available=5e4, max_epochs=2.0)
     assert recipe.sources[1].epochs == pytest.approx(2.0, rel=1e-2)
     assert task.regime == "repetition-limited"
-    assert "no more of r1 within caps" in task.lever
+    assert "no more of r1 within caps" in task.lever and "at this frequency" not in task.lever
+    thinner = p(law, recipe, tokens=2, frequency=0.5)
+    assert f"twice the tokens with the data there is: {p(law, recipe):.2f} → {thinner:.2f}" in task.lever
     drawn = recipe.sources[1].tokens
     ratio = discounted(2 * drawn, 1e5, 15.39) / discounted(drawn, 5e4, 15.39)
     here, more = p(law, recipe), p(law, recipe, frequency=ratio)

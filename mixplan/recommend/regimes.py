@@ -50,15 +50,15 @@ def regimes(problem: Problem, forecast: Forecast, candidate: Candidate) -> list[
     here, tokens, size = candidate.outcome.frequency[0], candidate.tokens, candidate.size
     more, fresh = _doubled(problem, candidate)
     larger = min(size + 1, len(problem.shapes) - 1)
-    sizes = np.array([size, size, size, larger, size, size])
-    lengths = tokens * np.array([1.0, 2.0, MANY, 1.0, 1.0, 1.0])
-    frequency = np.stack([here, here, here, here, more, fresh])  # (L, T)
+    sizes = np.array([size, size, size, larger, size, size, size])
+    lengths = tokens * np.array([1.0, 2.0, MANY, 1.0, 1.0, 1.0, 2.0])
+    frequency = np.stack([here, here, here, here, more, fresh, more / 2])  # (L, T)
     drawn = reached(problem, forecast, sizes, lengths, frequency)
     p = np.clip(at_confidence(drawn, problem.confidence[None, :]), 0.0, 1.0)  # (L, T)
     beyond = _beyond(problem, forecast, sizes, lengths, frequency)
     found = []
     for t in range(len(problem.tasks)):
-        now, longer, much_longer, wider, rate, data = (float(value) for value in p[:, t])
+        now, longer, much_longer, wider, rate, data, thin = (float(value) for value in p[:, t])
         enough = now + CLOSED * (1 - now)
         kind: Kind | None = "sample-limited"
         if more[t] < HELD_BACK * here[t]:
@@ -68,7 +68,11 @@ def regimes(problem: Problem, forecast: Forecast, candidate: Candidate) -> list[
         sources = " and ".join(
             name for name, held in zip(problem.sources, problem.density[t] > 0, strict=True) if held
         )
-        said = [_said("twice the tokens at this frequency", now, longer, beyond[1][t])]
+        said = [
+            _said("twice the tokens with the data there is", now, thin, beyond[6][t])
+            if kind == "repetition-limited"
+            else _said("twice the tokens at this frequency", now, longer, beyond[1][t])
+        ]
         if larger > size:
             said.append(_said(f"next size, {problem.shapes[larger].name}", now, wider, beyond[3][t]))
         if more[t] > _DATA_HELPS * here[t]:
