@@ -36,7 +36,7 @@ def plan(tasks: int, sources: int, seed: int) -> dict[str, Any]:
         {
             "name": name,
             "role": "common" if at < common else "rare",
-            "tokens_available": float(2e7 * share + 2000),
+            "tokens_available": float(2e7 * share + 8000),
             "max_epochs": float(generator.choice([4, 8, 16])),
         }
         for at, (name, share) in enumerate(zip(names, sizes, strict=True))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
-from scipy.sparse import coo_matrix, csr_matrix, hstack, identity, vstack
+from scipy.sparse import csr_matrix, hstack, identity, vstack
 
 from mixplan.documents.forecast import FloatArray
 from mixplan.recommend.bounds import RareBounds
@@ -197,18 +197,16 @@ class _Pieces:
             row, task: which, shape (n,).
             scale: shape (n,).
         """
-        density, lost = self._density[task], self._ground.lost[row, task]
         starts = np.searchsorted(self._row, np.arange(len(self._ground.tokens) + 1))
-        entries, columns, values = [], [], []
-        for at, (here, most) in enumerate(zip(row, lost, strict=True)):
-            own = slice(starts[here], starts[here + 1])
-            gained = (density[at][self._source[own]] * self._slope[own] - most) * scale[at]
-            some = np.flatnonzero(gained)
-            entries.append(np.full(len(some), at))
-            columns.append(some + starts[here])
-            values.append(gained[some])
-        index = np.concatenate(entries), np.concatenate(columns)
-        return coo_matrix((np.concatenate(values), index), shape=(len(row), len(self.width))).tocsr()
+        count = np.diff(starts)[row]  # segments of each one's token count
+        entry = np.repeat(np.arange(len(row)), count)
+        within = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count)
+        column = starts[row][entry] + within
+        each = self._density[task[entry], self._source[column]] * self._slope[column]
+        gained = (each - self._ground.lost[row, task][entry]) * scale[entry]
+        some = np.flatnonzero(gained)
+        index = entry[some], column[some]
+        return csr_matrix((gained[some], index), shape=(len(row), len(self.width)))
 
     def shares(self, used: FloatArray) -> FloatArray:
         """Shape (B, R)."""

@@ -28,9 +28,9 @@ from mixplan.recommend.shares import fit_shares, share_out
 
 # Token counts to look at: within the budget, beyond it, and between two of them when zooming in; the last is
 # how often. A linear program takes more time for a count than the closed form.
-_POINTS = {False: (129, 49, 65, 3), True: (17, 9, 9, 4)}
+_POINTS = {False: (129, 49, 65, 3), True: (17, 9, 9, 3)}
 _EXACT_POINTS = 4
-_BELOW = 0.99
+_NEARBY = 0.97
 _NUDGES = np.array([0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])  # what interpolation may have cost
 _AIMED_AT = 9  # token counts at which tasks are weighed against each other
 _LEVELS = 12
@@ -103,10 +103,12 @@ class Solver:
         for."""
         lowest, highest = (grid := self.grid(problem, size))[[0, -1]]
         near, _, points, zooms = _POINTS[is_spread(problem)]
+        longest = horizon_of(problem, size)
         for zoom in range(zooms):
-            fine = zoom >= zooms - 2
-            if zoom == zooms - 2:  # coarse segments ask for a little too much
-                grid = np.geomspace(max(_BELOW * grid[0], lowest), grid[-1], len(grid))
+            fine = zoom == zooms - 1
+            if fine:  # coarse segments ask for a little too much
+                low, high = max(_NEARBY * grid[0], lowest), min(grid[-1] / _NEARBY, highest)
+                grid = _between(low, high, points, longest)
             outcome = self._fit(problem, size, grid[:near] if zoom == 0 else grid, fine)
             if zoom == 0 and not outcome.feasible.any():  # what lies beyond the budget is looked at only then
                 outcome = self._fit(problem, size, grid, fine)
@@ -114,7 +116,7 @@ class Solver:
             # The first token count that is enough lies right behind the last that is not.
             first = problem.objective != "common_loss" and bool(outcome.feasible[at])
             below, above = grid[max(at - 1, 0)], grid[at if first else min(at + 1, len(grid) - 1)]
-            grid = np.geomspace(below, above, points) if above > below else grid[[at]]
+            grid = _between(below, above, points, longest) if above > below else grid[[at]]
             self.needs.exact(problem, size, grid[:: max(len(grid) // _EXACT_POINTS, 1)])
         at = _best_row(problem, self._fit(problem, size, grid, fine=True))
         tokens = np.unique(np.clip(grid[at] * (1 + _NUDGES), lowest, highest))
@@ -272,6 +274,12 @@ class Solver:
         column = np.arange(p.shape[1])[:, None]
         gained = np.maximum(p.T[column, picked] - p0[:, None], 0.0)
         return frequency.T[column, picked], problem.value[:, None] * gained
+
+
+def _between(low: float, high: float, points: int, longest: float) -> FloatArray:
+    """Token counts from one to another, with all that the budget buys among them where it lies between."""
+    grid = np.geomspace(low, high, points)
+    return np.sort(np.append(grid, longest)) if low < longest < high else grid
 
 
 def _key(problem: Problem, size: int) -> _Key:
