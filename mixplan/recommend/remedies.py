@@ -7,7 +7,7 @@ Shape legend: B = grid of token counts, T = tasks.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,7 +46,9 @@ def remedy(solver: Solver, problem: Problem, names: list[str], lost: Iterable[st
     Args:
         lost: targets out of any reach; their tasks may be left out.
     """
-    current = problem.without(names)
+    # Where targets are weighed, whether there is an answer is asked of the limits alone, which is quicker.
+    objective = problem.objective if problem.targets_are_limits else "cheapest"
+    current = replace(problem.without(names), objective=objective)
     changes: dict[str, float | None] = {}
     for name in names:
         value, current = _least_change(solver, problem, current, name)
@@ -55,7 +57,7 @@ def remedy(solver: Solver, problem: Problem, names: list[str], lost: Iterable[st
         changes[name] = value
     if all(changes.get(target_of(task), 0.0) is None for task in problem.tasks):
         return None  # a plan without tasks is no remedy
-    answer = solved(solver, current.settled())
+    answer = solved(solver, replace(current.settled(), objective=problem.objective))
     return None if answer is None else _as_remedy(problem, changes, answer)
 
 
