@@ -26,6 +26,13 @@ class Bits(Logistic):
         return super().reached(told, goal, *columns)
 
 
+class Ceiling(Logistic):
+    """No run learns with more than 0.7."""
+
+    def reached(self, *cells):
+        return 0.7 * super().reached(*cells)
+
+
 def refusal(plan: dict[str, Any], law: Logistic | None = None) -> Infeasible:
     with pytest.raises(Infeasible) as caught:
         run(plan, law)
@@ -92,3 +99,11 @@ def test_the_best_common_loss_needs_every_target() -> None:
     plan["budget"] = {"tokens": 4e5}
     no = refusal(plan)
     assert {"budget.tokens"} in [set(one["changes"]) for one in no.report["remedies"]]
+
+
+def test_what_is_out_of_reach_is_said_with_the_best_there_is() -> None:
+    plan = small()
+    no = refusal(plan, Ceiling())
+    assert no.report["unreachable"]["t1"] == pytest.approx(0.7, abs=1e-3)
+    assert any("at best 0.700" in text for text in no.problems)
+    check(changed(plan, {"tasks.t1.target_probability": 0.8}), no, Ceiling())

@@ -76,7 +76,7 @@ def _common_data(recipe: Recipe, problem: Problem) -> list[str]:
     increase, worst = recipe.common_loss_increase_nats, recipe.common_loss_increase_high
     bound = problem.max_loss_increase
     if math.isfinite(bound):
-        if worst is None or worst <= bound * (1 + 1e-6) + 1e-9:
+        if worst is None or worst <= 1.1 * bound + 1e-6:
             return []
         return [
             f"the bound on the common loss, {bound:.3g} nats, holds for the loss law's best estimate; within "

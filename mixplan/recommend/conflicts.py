@@ -89,7 +89,7 @@ def _unreachable(solver: Solver, exists: Existence, problem: Problem) -> dict[st
         task = problem.tasks[index]
         alone = problem.without([name for name in problem.active_names() if name != target_of(task)])
         if not exists(alone):
-            found[task] = best_probability(solver, alone, int(index))
+            found[task] = best_probability(solver, alone.without([target_of(task)]), int(index))
     return found
 
 

@@ -166,18 +166,21 @@ def with_limit(problem: Problem, name: str, value: float) -> Problem:
 
 
 def gained(problem: Problem, base: Candidate, answer: Candidate) -> str:
-    """What an answer has over another, in the unit of the plan's objective."""
+    """What an answer has over another, in the unit of the plan's objective; FLOPs between equals by it."""
     before, after = (float(primary(problem, one.outcome)[0]) for one in (base, answer))
     saved = before - after
-    if saved <= (_SHOWN_NATS if problem.objective == "common_loss" else _SHOWN * abs(before)):
+    if saved > (_SHOWN_NATS if problem.objective == "common_loss" else _SHOWN * abs(before)):
+        if problem.objective == "common_loss":
+            return f"{saved:.4g} nats less common loss"
+        if problem.objective == "most_tasks":
+            return f"{saved:.4g} more value of targets reached"
+        if problem.objective == "value":
+            return f"{saved:.4g} more expected value"
+    paid, pays = (float(problem.cost(one.size, one.tokens)) for one in (base, answer))
+    equal = saved >= -_SHOWN * abs(before) and problem.objective in ("cheapest", "most_tasks")
+    if not equal or paid - pays <= _SHOWN * paid:
         return "nothing"
-    if problem.objective == "cheapest":
-        what = "lifetime FLOPs" if problem.inference_tokens else "FLOPs"
-        return f"{saved / before:.2%} fewer {what}"
-    if problem.objective == "common_loss":
-        return f"{saved:.4g} nats less common loss"
-    what = "value of targets reached" if problem.objective == "most_tasks" else "expected value"
-    return f"{saved:.4g} more {what}"
+    return f"{1 - pays / paid:.2%} fewer {'lifetime ' if problem.inference_tokens else ''}FLOPs"
 
 
 def _shortest_training(problem: Problem, solver: Solver, chosen: Whole) -> list[Binding]:
