@@ -19,6 +19,7 @@ from mixplan.recommend.problem import Problem
 
 JOURNALS = (".log", ".journal")
 _KEY = "mixplan"
+_GRACE = 5  # seconds that a lock is respected; writing a batch takes milliseconds
 
 
 @dataclass
@@ -111,7 +112,9 @@ def open_storage(place: str) -> optuna.storages.BaseStorage:
     if path.is_dir():
         raise InputError(f"--storage {place} is a folder; a file is needed")
     _mend(path)
-    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    # A process that was killed while it wrote leaves its lock; Optuna would wait 30 s for it.
+    lock = optuna.storages.journal.JournalFileSymlinkLock(str(path), grace_period=_GRACE)
+    backend = optuna.storages.journal.JournalFileBackend(str(path), lock_obj=lock)
     return optuna.storages.JournalStorage(backend)
 
 
