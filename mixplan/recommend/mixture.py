@@ -106,7 +106,7 @@ def fill_grouped(
         return found
 
     below, above = np.zeros(len(total)), (high / weights).max(axis=1)
-    for _ in range(60):
+    for _ in range(45):
         middle = (below + above) / 2.0
         short = at_level(middle) < total
         below, above = np.where(short, middle, below), np.where(short, above, middle)
