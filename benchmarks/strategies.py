@@ -274,19 +274,20 @@ def summary(rows: Sequence[Mapping[str, object]], tried: Sequence[Mapping[str, o
     runs: dict[str, list[Mapping[str, object]]] = {}
     for row in rows:
         runs.setdefault(str(row["arm"]), []).append(row)
-    natural = np.array([_number(row, "lm_loss") for row in runs["natural"]])
+    natural = {row["seed"]: _number(row, "lm_loss") for row in runs["natural"]}
     for name, own in runs.items():
         counts = [worked.learned(row) for row in own]
         skills = [_number(row, key) for row in own for key in row if key.startswith("skill.")]
         expected = sum(_number(own[0], key) for key in own[0] if key.startswith("p."))
         losses = np.array([_number(row, "lm_loss") for row in own])
-        rise = losses - natural  # the same seeds, in the same order
+        rise = losses - np.array([natural[row["seed"]] for row in own])
         error = rise.std(ddof=1) / np.sqrt(len(rise))
+        said = round(_number(own[0], "predicted_loss_increase"), 3) + 0.0  # no −0.000
         final, search = _number(own[0], "flops") / 1e12, searching.get(name, 0.0) / 1e12
         lines.append(
             f"| {name} | {expected:.2f} | {', '.join(map(str, counts))} "
             f"| {np.mean(counts):.2f} | {np.mean(skills):.3f} | {losses.mean():.3f} "
-            f"| {_number(own[0], 'predicted_loss_increase'):+.3f} | {rise.mean():+.3f} ± {error:.3f} "
+            f"| {said:+.3f} | {rise.mean():+.3f} ± {error:.3f} "
             f"| {np.mean(counts) / final:.2f} "
             f"| {search:.1f} | {np.mean(counts) / (final + search):.3f} |"
         )
