@@ -131,6 +131,13 @@ def best_of(solver: Solver, problem: Problem, bounds: FloatArray | None = None) 
     return best
 
 
+def within_budgets(problem: Problem) -> Problem:
+    """The problem with the longest trainings that its budgets now allow; where all are dropped, as before."""
+    with np.errstate(divide="ignore"):
+        longest = (problem.limit[:4] / problem.budget_per_token).min(axis=1)  # (Z,)
+    return replace(problem, horizon=np.where(np.isfinite(longest), longest, problem.horizon))
+
+
 def unbounded(problem: Problem) -> Problem:
     """The problem with its budget and targets alone: no caps, no bounds."""
     return problem.without([name for name in problem.names if not name.startswith(("budget.", "tasks."))])

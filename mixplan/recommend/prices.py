@@ -12,7 +12,7 @@ import numpy as np
 
 from mixplan.documents.forecast import FloatArray
 from mixplan.documents.recipe import Binding
-from mixplan.recommend.alternatives import best_of, least_at_sizes
+from mixplan.recommend.alternatives import best_of, least_at_sizes, within_budgets
 from mixplan.recommend.evaluate import TOLERANCE
 from mixplan.recommend.objective import primary
 from mixplan.recommend.problem import LOSS_LIMIT, Problem
@@ -22,7 +22,7 @@ from mixplan.recommend.solve import Candidate, Solver
 _CLOSE = 0.005
 """A limit counts as touched within half a percent (or one sample)."""
 _EASED_BUDGET, _EASED_BOUND, _EASED_TARGET, _EASED_EPOCHS = 0.01, 0.1, 0.01, 1.0
-_SOLUTIONS = 3000.0
+_SOLUTIONS = 2000.0
 """Divided by the root of tasks × sources: how often the plan is solved anew for prices, 20 to 200 times."""
 _SHOWN = 5e-4
 _SHOWN_NATS = 1e-5
@@ -158,11 +158,7 @@ def eased_limit(name: str, limit: float) -> float | None:
 def with_limit(problem: Problem, name: str, value: float) -> Problem:
     """The problem as if the plan had this limit; with a budget the longest training moves too."""
     found = problem.with_limits({name: value}).settled()
-    if not name.startswith("budget."):
-        return found
-    with np.errstate(divide="ignore"):
-        longest = (found.limit[:4] / problem.budget_per_token).min(axis=1)  # (Z,)
-    return replace(found, horizon=longest)
+    return within_budgets(found) if name.startswith("budget.") else found
 
 
 def gained(problem: Problem, base: Candidate, answer: Candidate) -> str:

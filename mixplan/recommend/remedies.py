@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mixplan.recommend.alternatives import within_budgets
 from mixplan.recommend.evaluate import evaluate, room_within_loss
 from mixplan.recommend.problem import Problem
 from mixplan.recommend.rounding import Whole, round_samples
@@ -123,6 +124,7 @@ def _least_change(
         if value == given:
             continue
         moved = dropped.with_limits({name: value})
+        moved = within_budgets(moved) if name.startswith("budget.") else moved
         if solved(solver, moved, sizes[:_TRIED]) is not None:
             return value, moved
     return None, dropped
