@@ -142,8 +142,12 @@ class Solver:
         frequency it needs, as large as possible. None where even the natural rates do not fit."""
         length = problem.sequence_length
         longest = max(float(problem.horizon[size]) // length * length, problem.min_tokens)
-        needed = self.needs.exact(problem, size, np.array([longest]))
-        needed = np.where(np.isfinite(needed), needed, 0.0)
+        at = np.array([longest])
+        needed = self.needs.exact(problem, size, at)
+        hungry = ~np.isfinite(needed)
+        if hungry.any():  # of what no frequency reaches, all that there is room for counts as its need
+            most = frequencies(problem, at, fit_shares(problem, at, np.where(hungry, np.inf, 0.0)))
+            needed = np.where(hungry, most, needed)
         points = 13 if is_spread(problem) else 121
         fraction = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, points)])
         for _ in range(3):
@@ -153,11 +157,12 @@ class Solver:
             held = evaluate(problem, self.forecast, index, tokens, shares, asked).feasible
             if not held.any():
                 return None
-            at = int(np.flatnonzero(held)[-1])
-            best = Candidate(evaluate(problem, self.forecast, index[[at]], tokens[[at]], shares[[at]]))
-            if at + 1 == len(fraction):
+            last = int(np.flatnonzero(held)[-1])
+            row = [last]
+            best = Candidate(evaluate(problem, self.forecast, index[row], tokens[row], shares[row]))
+            if last + 1 == len(fraction):
                 break
-            fraction = np.linspace(fraction[at], fraction[at + 1], points)
+            fraction = np.linspace(fraction[last], fraction[last + 1], points)
         return best
 
     def grid(self, problem: Problem, size: int) -> FloatArray:
@@ -284,7 +289,10 @@ def _between(low: float, high: float, points: int, longest: float) -> FloatArray
 
 def _key(problem: Problem, size: int) -> _Key:
     """What may differ between two problems that one solver is asked about."""
-    arrays = (problem.limit, problem.given, problem.unique_tokens, problem.natural, problem.horizon)
+    arrays = (
+        *(problem.limit, problem.given, problem.wanted, problem.confidence, problem.value),
+        *(problem.unique_tokens, problem.natural, problem.horizon, np.array([problem.min_tokens])),
+    )
     return b"".join(one.tobytes() for one in arrays), problem.objective, size
 
 
