@@ -94,9 +94,8 @@ def main() -> None:
             done = subprocess.run([*command, "-o", f"{folder}/recipe.yaml"], capture_output=True, text=True)
             seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            print(
-                f"{tasks:5}  {sources:7}  {given.objective:11}  {done.returncode:4}  {seconds:7.1f}  {cpu:11.1f}"
-            )
+            head = f"{tasks:5}  {sources:7}  {given.objective:11}  {done.returncode:4}"
+            print(f"{head}  {seconds:7.1f}  {cpu:11.1f}")
             print((done.stdout + done.stderr)[:600] if done.returncode else done.stdout.splitlines()[0])
 
 
