@@ -88,7 +88,7 @@ def recommend(
     store = storage and store_of(storage, plan, problem, calibration, used_seed)
     settings = Settings(plan.search.sampler, plan.search.trials, used_seed, store or None, workers)
     best = search(solver, problem, settings)
-    best = [one if one.feasible else solver.best_effort(problem, one.size) or one for one in best]
+    best = [one if one.feasible else solver.nearest(problem, one) for one in best]
     rounded = [round_samples(solver, problem, candidate) for candidate in best]
     chosen = min(rounded, key=lambda whole: rank(problem, whole.candidate))
     if not chosen.candidate.feasible:
@@ -101,6 +101,7 @@ def recommend(
         **(provenance or {}),
         **({KEY: origin.model_dump(mode="json")} if origin else {}),
         "trials": plan.search.trials,
+        "sampler": plan.search.sampler,
         "seed": used_seed,
         "versions": {"mixplan": version("mixplan"), "optuna": optuna.__version__, "numpy": np.__version__},
     }

@@ -78,10 +78,6 @@ class Solver:
         self._best: dict[_Key, Candidate] = {}
         self._rough: dict[_Key, Candidate | None] = {}
 
-    def may_exist(self, problem: Problem) -> bool:
-        """Whether any size and token count of the grids holds every limit, on interpolated needs."""
-        return any(bool(self.screen(problem, size).feasible.any()) for size in range(len(problem.shapes)))
-
     def screen(self, problem: Problem, size: int) -> Outcome:
         """The least upsampling at every token count of a size's grid, on interpolated needs."""
         return self._fit(problem, size, self.grid(problem, size), fine=False)
@@ -137,11 +133,27 @@ class Solver:
             grid = np.geomspace(grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)], 17)
         return candidate
 
-    def best_effort(self, problem: Problem, size: int) -> Candidate | None:
-        """What the whole budget gives within every limit but the targets: each task the same fraction of the
-        frequency it needs, as large as possible. None where even the natural rates do not fit."""
-        length = problem.sequence_length
-        longest = max(float(problem.horizon[size]) // length * length, problem.min_tokens)
+    def nearest(self, problem: Problem, candidate: Candidate) -> Candidate:
+        """The best there is at the size of an infeasible candidate: what misses targets alone, and those by
+        least."""
+        longest = float(problem.horizon[candidate.size])
+        own = min(candidate.tokens, longest)  # with data at its cap a longer training may give less
+        efforts = [self.best_effort(problem, candidate.size, length) for length in (longest, own)]
+        targets = len(problem.tasks)
+
+        def order(one: Candidate) -> tuple[bool, float]:
+            others = one.outcome.excess[0, : len(problem.limit) - targets]
+            return bool((others > TOLERANCE).any()), one.violation
+
+        return min([candidate, *(one for one in efforts if one is not None)], key=order)
+
+    def best_effort(self, problem: Problem, size: int, length: float | None = None) -> Candidate | None:
+        """What a training (default: the whole budget) gives within every limit but the targets: each task the
+        same fraction of the frequency it needs, as large as possible. None where even the natural rates do
+        not fit."""
+        sample = problem.sequence_length
+        asked_for = float(problem.horizon[size]) if length is None else length
+        longest = max(asked_for // sample * sample, problem.min_tokens)
         at = np.array([longest])
         needed = self.needs.exact(problem, size, at)
         hungry = ~np.isfinite(needed)
