@@ -25,6 +25,7 @@ from mixplan.calibrate.tasks import dependence_cells
 from mixplan.documents import Calibration, Plan, Recipe, load
 from mixplan.documents.references import resolve
 from mixplan.laws.predict import LawForecast
+from mixplan.recommend import recommend
 from mixplan.recommend.mixture import effective_tokens
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples" / "worked"))
@@ -177,6 +178,23 @@ def regmix(
     return candidates[order].mean(axis=0), told
 
 
+def most_value(folder: Path, plan: Plan, recipe: Recipe) -> FloatArray:
+    """Shares (S,) of mixplan's answer when all is to be spent: the most tasks that are expected to be learned
+    at the recipe's size and tokens, within the plan's loss bound and caps."""
+    laws = load(resolve(Path(worked.CALIBRATION)).path / "calibration.json", Calibration)
+    spent = Plan.model_validate(
+        plan.model_dump(mode="json")
+        | {
+            "objective": "value",
+            "sizes": [recipe.size.name],
+            "budget": {"tokens": float(recipe.tokens)},
+            "min_tokens": 0.999 * recipe.tokens,
+        }
+    )
+    answer = recommend(spent, LawForecast(laws), folder, calibration=laws)
+    return np.array([source.share for source in answer.sources])
+
+
 def predicted(plan: Plan, recipe: Recipe, rows: Sequence[Mapping[str, object]]) -> list[dict[str, float]]:
     """What the laws said of the shares of every run, at the recipe's size and tokens: columns of the tables.
 
@@ -264,7 +282,12 @@ def summary(rows: Sequence[Mapping[str, object]], tried: Sequence[Mapping[str, o
         rows: final runs (strategies.csv).
         tried: the regression's own runs (proxies.csv).
     """
-    searching = {"recommended": ladder_flops(), "regression": sum(_number(row, "flops") for row in tried)}
+    ladder = ladder_flops()
+    searching = {
+        "recommended": ladder,
+        "recommended-value": ladder,
+        "regression": sum(_number(row, "flops") for row in tried),
+    }
     lines = [
         "| strategy | tasks learned, predicted | observed, by seed | mean | mean skill | common loss (nats) "
         "| over natural, predicted | observed "
@@ -336,6 +359,7 @@ def main() -> int:
     for what, text in zip([*(task.name for task in plan.tasks), "common loss"], told, strict=True):
         print(f"regression of {what}: {text}", flush=True)
     choices = {
+        "recommended-value": most_value(folder, plan, recipe),
         "temperature-0.7": temperature(natural, 0.7),
         "temperature-0.3": temperature(natural, 0.3),
         "unimax": unimax(available, recipe.tokens),
