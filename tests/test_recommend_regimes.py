@@ -11,7 +11,7 @@ from planning import Logistic, discounted, plan_dict, run
 from mixplan.documents.recipe import RecipeTask
 
 
-def only(law: Logistic, **rare: Any) -> tuple[RecipeTask, Any]:
+def only(law: Logistic, min_tokens: float = 1e5, **rare: Any) -> tuple[RecipeTask, Any]:
     """One task, one rare source, two sizes; the smaller is the answer."""
     plan = plan_dict(
         sources=[
@@ -21,7 +21,7 @@ def only(law: Logistic, **rare: Any) -> tuple[RecipeTask, Any]:
         tasks=[{"name": "t1", "density": {"r1": 0.05}, "family": "comparison", "complexity": 8}],
         sizes=["cpu_33k", "cpu_74k"],
         budget={"tokens": 1e9},
-        min_tokens=1e5,
+        min_tokens=min_tokens,
         constraints={},
     )
     recipe = run(plan, law)
@@ -41,8 +41,9 @@ def p(law: Logistic, recipe: Any, size: float = 1.0, tokens: float = 1.0, freque
 
 def test_sample_limited_and_each_lever_as_the_law_has_it() -> None:
     law = Logistic()
-    task, recipe = only(law, max_share=0.02)
-    assert task.regime == "sample-limited"
+    assert "no more of r1 within caps" in only(law, max_share=0.02)[0].lever
+    task, recipe = only(law, min_tokens=5e6, max_share=0.02)  # long enough to need less than that share
+    assert task.regime == "sample-limited" and recipe.sources[1].share < 0.01
     here = p(law, recipe)
     assert f"twice the tokens at this frequency: {here:.2f} → {p(law, recipe, tokens=2):.2f}" in task.lever
     wider = p(law, recipe, size=72_768 / 33_056)
@@ -80,7 +81,7 @@ def test_repetition_limited_where_repeats_are_worth_little() -> None:
         Logistic(), tokens_available=3e4, max_epochs=1e6, repetition_half_life_epochs=0.5, max_share=0.05
     )
     assert recipe.sources[1].epochs > 3 and task.regime == "repetition-limited"
-    assert "twice the data and share of r1" in task.lever
+    assert "twice the data and 1.1 times the share of r1" in task.lever
 
 
 def test_levers_outside_what_was_measured_are_marked() -> None:
@@ -95,3 +96,48 @@ def test_weighed_tasks_get_levers_too() -> None:
     recipe = run(plan, Logistic())
     assert min(task.recommended.p_learned for task in recipe.tasks) < 0.8
     assert all(task.regime and "→" in task.lever for task in recipe.tasks)
+
+
+def test_a_share_is_raised_only_as_far_as_there_is_room() -> None:
+    """What would be twice it is more than max_share, the group or all of the training allows."""
+    law = Logistic()
+    task, recipe = only(law, min_tokens=5e6, max_share=0.01)
+    times = 0.01 / recipe.sources[1].share
+    assert 1.1 < times < 1.9
+    here, more = p(law, recipe), p(law, recipe, frequency=times)
+    assert f"{times:.2g} times the share of r1, within caps: {here:.2f} → {more:.2f}" in task.lever
+    plan = plan_dict(
+        sources=[
+            {"name": "web", "role": "common", "tokens_available": 6e9},
+            {"name": "r1", "role": "rare", "tokens_available": 3e9},
+            {"name": "r2", "role": "rare", "tokens_available": 1e9, "min_share": 0.1},
+        ],
+        tasks=[{"name": "t1", "density": {"web": 1e-4}, "family": "comparison", "complexity": 8}],
+        constraints={},
+    )
+    full = run(plan, law)
+    web = full.sources[0].share
+    assert web > 0.45 and f"{0.9 / web:.2g} times the share of web" in full.tasks[0].lever
+    plan["groups"] = [{"name": "g", "sources": ["web", "r2"], "max_share": 0.8}]
+    held = run(plan, law)
+    assert f"{0.7 / held.sources[0].share:.2g} times the share of web" in held.tasks[0].lever
+
+
+def test_all_of_the_training_is_no_more_than_all() -> None:
+    plan = plan_dict(
+        tasks=[{"name": "t1", "density": {"web": 1e-3}, "family": "comparison", "complexity": 8}],
+        sources=[
+            {"name": "web", "role": "common", "tokens_available": 1e9},
+            {"name": "r1", "role": "rare", "tokens_available": 3e4},
+        ],
+        constraints={},
+    )
+    recipe = run(plan, Logistic())
+    assert recipe.sources[0].share > 0.96 and "no more of web within caps" in recipe.tasks[0].lever
+
+
+def test_repetition_does_not_limit_what_longer_training_closes() -> None:
+    law = Logistic(d=12.0)
+    task, _ = only(law, tokens_available=5e4, max_epochs=2.0)
+    assert "twice the tokens with the data there is: 0.80 → 1.00" in task.lever
+    assert task.regime == "sample-limited"
