@@ -181,7 +181,10 @@ class Alternative(Part):
     """Training and inference; empty where the plan has no inference."""
     gpu_hours: NonNegative | None = None
     money: NonNegative | None = None
+    common_loss_nats: Number | None = None
+    """Predicted LM loss on common data; empty where no model can have it: above ln(vocabulary size)."""
     common_loss_increase_nats: Number | None = None
+    """Against the natural mixture at the same size and tokens."""
     feasible: bool
     note: str = ""
 
@@ -204,7 +207,8 @@ class Recipe(Document):
     tasks: list[RecipeTask] = []
     cost: Cost | None = None
     common_loss_nats: Number | None = None
-    """Predicted LM loss on common data."""
+    """Predicted LM loss on common data. Empty without a law, and where it would be more than guessing, ln
+    (vocabulary size)."""
     common_loss_increase_nats: Number | None = None
     """Against the natural mixture at the same size and tokens."""
     common_loss_increase_low: Number | None = None

@@ -47,7 +47,7 @@ def alternative(
     spread = spread_of(drawn_at(problem, forecast, candidate.size, candidate.tokens, outcome.frequency[0]))
     paid = cost(plan, problem, candidate)
     missed = broken_limits(plan, problem, candidate)
-    increase = number(outcome.loss_increase[0]) if sensible_loss(plan, candidate) else None
+    loss, increase = told_loss(plan, candidate)
     return Alternative(
         role=role,
         size=shape.name,
@@ -62,6 +62,7 @@ def alternative(
         p_learned=_named(problem.tasks, spread.mean),
         p_learned_low=_named(problem.tasks, spread.low),
         p_learned_high=_named(problem.tasks, spread.high),
+        common_loss_nats=loss,
         common_loss_increase_nats=increase,
         feasible=candidate.feasible,
         note="misses " + "; ".join(missed) if missed else "",
@@ -155,7 +156,8 @@ def broken_limits(plan: Plan, problem: Problem, candidate: Candidate) -> list[st
     missed = missed_limits(problem, candidate)
     if sensible_loss(plan, candidate):
         return missed
-    said = f"{LOSS_LIMIT}: hardly any common data is left against {problem.max_loss_increase:.4g}"
+    left = "no" if np.isnan(candidate.outcome.common_loss[0]) else "hardly any"
+    said = f"{LOSS_LIMIT}: {left} common data is left against {problem.max_loss_increase:.4g}"
     return [said if text.startswith(LOSS_LIMIT) else text for text in missed]
 
 
@@ -163,6 +165,13 @@ def sensible_loss(plan: Plan, candidate: Candidate) -> bool:
     """Whether the predicted common loss is one that a model can have: at most that of guessing, ln V nats."""
     loss = float(candidate.outcome.common_loss[0])
     return np.isfinite(loss) and loss <= np.log(plan.vocabulary)
+
+
+def told_loss(plan: Plan, candidate: Candidate) -> tuple[float | None, float | None]:
+    """Common loss and its increase for a document; None where no model has such a loss."""
+    if not sensible_loss(plan, candidate):
+        return None, None
+    return number(candidate.outcome.common_loss[0]), number(candidate.outcome.loss_increase[0])
 
 
 def number(value: float) -> float | None:

@@ -10,7 +10,7 @@ from mixplan.documents.calibration import Calibration
 from mixplan.documents.forecast import FloatArray, Forecast
 from mixplan.documents.plan import Plan
 from mixplan.documents.recipe import Recipe, RecipeSource, RecipeTask
-from mixplan.recommend.alternatives import CHOSEN, alternative, alternatives, cost, natural, number
+from mixplan.recommend.alternatives import CHOSEN, alternative, alternatives, cost, natural, told_loss
 from mixplan.recommend.alternatives import NATURAL as NATURAL_MIXTURE
 from mixplan.recommend.cautions import cautions
 from mixplan.recommend.closing import closing
@@ -61,7 +61,8 @@ def mixture_recipe(
     outcome, size, tokens = candidate.outcome, candidate.size, candidate.tokens
     shape = problem.shapes[size]
     drawn = drawn_at(problem, forecast, size, tokens, outcome.frequency[0])  # (T, D)
-    loss = loss_interval(problem, forecast, size, tokens, candidate.shares)
+    loss, increase = told_loss(plan, candidate)
+    ends = loss_interval(problem, forecast, size, tokens, candidate.shares) if loss is not None else None
     usual = natural(problem, forecast, size, tokens)
     return Recipe(
         name=plan.name,
@@ -76,10 +77,10 @@ def mixture_recipe(
         sources=_sources(problem, chosen),
         tasks=_tasks(plan, problem, forecast, candidate, usual, drawn),
         cost=cost(plan, problem, candidate),
-        common_loss_nats=number(outcome.common_loss[0]),
-        common_loss_increase_nats=number(outcome.loss_increase[0]),
-        common_loss_increase_low=None if loss is None else loss[0],
-        common_loss_increase_high=None if loss is None else loss[1],
+        common_loss_nats=loss,
+        common_loss_increase_nats=increase,
+        common_loss_increase_low=None if ends is None else ends[0],
+        common_loss_increase_high=None if ends is None else ends[1],
         objective=plan.objective,
         p_all_targets=all_targets(problem, drawn),
         sensitivity=sensitivities(problem, forecast, drawn),

@@ -7,7 +7,7 @@ import math
 from mixplan.documents.calibration import Calibration
 from mixplan.documents.recipe import Recipe
 from mixplan.documents.references import reference_warnings
-from mixplan.recommend.problem import Problem
+from mixplan.recommend.problem import LOSS_LIMIT, Problem
 
 _WIDE = 0.2
 """A probability whose 90 % interval starts this far below its target is not sure."""
@@ -70,9 +70,7 @@ def _common_data(recipe: Recipe, problem: Problem) -> list[str]:
     common = sum(source.share for source in recipe.sources if source.role == "common")
     usual = sum(source.natural_share for source in recipe.sources if source.role == "common")
     if common == 0:
-        return [
-            "no common data is left in the mixture; give min_share, or a bound on the common-loss increase"
-        ]
+        return ["no common data is left in the mixture; min_share of its sources keeps some"]
     increase, worst = recipe.common_loss_increase_nats, recipe.common_loss_increase_high
     bound = problem.max_loss_increase
     if math.isfinite(bound):
@@ -82,14 +80,17 @@ def _common_data(recipe: Recipe, problem: Problem) -> list[str]:
             f"the bound on the common loss, {bound:.3g} nats, holds for the loss law's best estimate; within "
             f"its 90 % interval the increase may be {worst:.3g}"
         ]
-    by = (
-        "an unknown amount (the calibration has no LM-loss law)"
-        if increase is None
-        else f"{increase:.3g} nats a token"
-    )
+    if common >= usual - len(recipe.sources) / recipe.samples:  # none was given up; the rest is rounding
+        return []
+    has_law = any(one.common_loss_nats is not None for one in recipe.candidates)
+    if increase is not None:
+        by = f"{abs(increase):.3g} nats a token"
+    else:
+        by = "more than a loss law can say" if has_law else "an unknown amount (there is no LM-loss law)"
+    way = LOSS_LIMIT if has_law else "min_share of its sources"
     return [
         f"nothing bounds the loss on common data: its share goes from {usual:.3g} to {common:.3g}, and "
-        f"its loss rises by {by}; constraints.max_common_loss_increase_nats bounds it"
+        f"its loss {'falls' if increase is not None and increase < 0 else 'rises'} by {by}; {way} bounds it"
     ]
 
 

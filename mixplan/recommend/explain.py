@@ -131,10 +131,14 @@ def _common(recipe: Recipe) -> str:
         return text + "; what that costs in loss cannot be said."
     text += (
         f"; its loss is predicted at {recipe.common_loss_nats:.4g} nats a token, "
-        f"{recipe.common_loss_increase_nats:.3g} more than with the natural mixture"
+        f"{_signed(recipe.common_loss_increase_nats)} than with the natural mixture"
     )
     low, high = recipe.common_loss_increase_low, recipe.common_loss_increase_high
     return text + ("." if low is None or high is None else f" (90 %: {low:.3g} … {high:.3g}).")
+
+
+def _signed(increase: float) -> str:
+    return f"{abs(increase):.3g} {'less' if increase < 0 else 'more'}"
 
 
 def _certainty(recipe: Recipe) -> list[str]:

@@ -67,7 +67,8 @@ def pareto_front(
         Columns size, block_params, tokens, flops (training), lifetime_flops (training and inference),
         coverage, tasks_learned, expected_tasks (sum of
         probabilities, of a task with `confidence` at that), common_loss_nats,
-        common_loss_increase_nats (empty without a loss law), share.SOURCE and p.TASK.
+        common_loss_increase_nats (empty without a loss law, and where the loss would be above that of
+        guessing), share.SOURCE and p.TASK.
 
     Raises:
         InputError: as of `recommend`.
@@ -77,7 +78,7 @@ def pareto_front(
     used_seed = plan.search.seed if seed is None else seed
     store = store_of(storage, plan, problem, calibration, used_seed, "front") if storage else None
     settings = Settings("nsga2", plan.search.trials, used_seed, store, workers, _POPULATION)
-    return as_table(problem, find_front(Solver(forecast), problem, settings))
+    return as_table(plan, problem, find_front(Solver(forecast), problem, settings))
 
 
 def find_front(solver: Solver, problem: Problem, settings: Settings) -> Outcome:
@@ -205,8 +206,9 @@ def _analytic(solver: Solver, problem: Problem, size: int) -> list[Rows]:
     return found
 
 
-def as_table(problem: Problem, front: Outcome) -> Table:
+def as_table(plan: Plan, problem: Problem, front: Outcome) -> Table:
     """The front as columns; see `pareto_front`."""
+    known = front.common_loss <= np.log(plan.vocabulary)  # more than guessing no model has
     columns: dict[str, np.ndarray] = {
         "size": np.array([problem.shapes[size].name for size in front.size], dtype=object),
         "block_params": problem.block_params[front.size],
@@ -216,8 +218,8 @@ def as_table(problem: Problem, front: Outcome) -> Table:
         "coverage": coverage(problem, front),
         "tasks_learned": met(problem, front).sum(axis=1).astype(np.float64),
         "expected_tasks": front.p_learned.sum(axis=1),
-        "common_loss_nats": front.common_loss,
-        "common_loss_increase_nats": front.loss_increase,
+        "common_loss_nats": np.where(known, front.common_loss, np.nan),
+        "common_loss_increase_nats": np.where(known, front.loss_increase, np.nan),
     }
     columns |= {f"share.{name}": front.shares[:, at] for at, name in enumerate(problem.sources)}
     columns |= {f"p.{name}": front.p_learned[:, at] for at, name in enumerate(problem.tasks)}

@@ -16,6 +16,8 @@ from mixplan.recommend.solve import Candidate
 _TOP = 3
 _LEAST = 0.05
 """Squared rank correlations below this are not told, nor those that chance gives often (4 ÷ draws)."""
+_VISIBLE = 0.01
+"""A parameter that moves the probability by less is not told: ranks tell it apart, a reader does not."""
 _LENGTHS = np.geomspace(1 / 16, 64, 61)
 """Training lengths that are looked at for each draw, relative to a size's own."""
 
@@ -51,6 +53,8 @@ def _of_task(task: str, names: list[str], values: FloatArray, p: FloatArray) -> 
             continue
         order, fifth = np.argsort(x, kind="stable"), max(round(count / 5), 1)
         low, high = y[order[:fifth]].mean(), y[order[-fifth:]].mean()
+        if abs(high - low) < _VISIBLE:
+            continue
         told.append(
             Sensitivity(
                 task=task, parameter=name, variance_share=share, p_at_low=float(low), p_at_high=float(high)

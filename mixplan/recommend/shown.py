@@ -129,7 +129,7 @@ def _data(recipe: Recipe) -> Table:
 
 def target(task: RecipeTask) -> str:
     """What is asked of a task."""
-    text = f"{task.target_probability:g}"
+    text = f"{task.target_probability:.10g}"
     if task.target_bits_per_byte is not None:
         text += f" of ≤ {task.target_bits_per_byte:g} bits"
     elif task.target_skill is not None:
