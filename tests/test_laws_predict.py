@@ -280,6 +280,12 @@ def test_distance_is_said_per_cell_and_widens_the_interval() -> None:
     assert one(law, frequency=1.15e-4).extrapolated == [
         ["frequency 0.000115 is 2.00× below the smallest fitted 0.00023"]
     ]
+    assert one(law, frequency=2.3e-12).extrapolated == [
+        ["frequency 2.3e-12 is 1.0e+08× below the smallest fitted 0.00023"]
+    ]
+    assert one(law, frequency=1e-300).extrapolated == [
+        ["no instance at all; the smallest frequency fitted is 0.00023"]
+    ]
     cell: dict[str, Any] = {"complexity": 16, "frequency": 2.4e-4}
     near, far = one(law, block_params=295_776, **cell), one(law, block_params=2.95776e7, **cell)
     assert far.mean_high[0] - far.mean_low[0] > 1.5 * (near.mean_high[0] - near.mean_low[0])

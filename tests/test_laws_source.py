@@ -226,6 +226,7 @@ def test_a_source_never_repeated_keeps_the_whole_doubt_about_repetition(table: T
 def test_below_the_smallest_share_nothing_is_claimed_without_a_run_at_zero(table: Table) -> None:
     found = fitted_with_reasons(having(table, table["share"] > 0))
     assert "share 0 is below the smallest" in predict(found, 0.0, 3e4, 1e6, 0.0).extrapolated[0][0]
+    assert "e+13× below the smallest" in predict(found, 1e-15, 3e4, 1e6, 0.0).extrapolated[0][0]
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,18 @@ def test_wrong_input_is_said_at_once() -> None:
         ask(rates=dict.fromkeys(SHARES, 0.0))
 
 
+def test_what_was_asked_for_is_nothing_that_a_limit_forces() -> None:
+    recipe = ask(rates={"r2": 0.3}).recipe
+    assert next(source for source in recipe.sources if source.name == "r2").rate < 0.5
+    assert not any("below its natural share" in text for text in recipe.warnings)
+
+
+def test_more_tokens_than_can_be_counted() -> None:
+    with pytest.raises(InputError, match="tokens is 1e\\+25, at most 1e\\+18"):
+        ask(natural=True, tokens=1e25)
+    assert ask(natural=True, tokens=1e18).recipe.tokens > 0.99e18
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

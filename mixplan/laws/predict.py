@@ -34,6 +34,8 @@ EDGE_TOLERANCE = 0.01
 """A value within this relative distance of a fitted range counts as inside."""
 NO_SHARE = 1e-15
 """A source with a smaller share of the tokens than this is not in the mixture."""
+NONE = 1e-290
+"""Positive numbers up to this stand for 0, whose logarithm no law can take."""
 _TURN = 32
 """Task kinds whose tables are made together, and"""
 _ROWS = 20_000
@@ -340,6 +342,8 @@ class LawForecast:
 
 def _outside(what: str, value: float, low: float, high: float, how: str) -> str | None:
     """Why a value lies outside a range, in words, or None."""
+    if what == "frequency" and value <= NONE:
+        return f"no instance at all; the smallest {what} {how} is {number(low)}"
     shown = f"{what} {number(value)}"
     if value > high * (1.0 + EDGE_TOLERANCE):
         return f"{shown} is {_ratio(value / high)} above the largest {how} {number(high)}"
@@ -349,4 +353,4 @@ def _outside(what: str, value: float, low: float, high: float, how: str) -> str 
 
 
 def _ratio(value: float) -> str:
-    return f"{value:.2f}×" if value < 10 else f"{value:,.0f}×"
+    return f"{value:.2f}×" if value < 10 else f"{value:,.0f}×" if value < 1e6 else f"{value:.1e}×"

@@ -198,9 +198,13 @@ def _reasons(law: FittedLaw, cell: dict[str, float]) -> list[str]:
     for axis, value in cell.items():
         low, high = law.ranges[axis].low, law.ranges[axis].high
         if value > high * (1 + TOLERANCE):
-            far = f"{value / high:.2f}× above the largest" if high > 0 else "above the largest"
+            far = f"{_ratio(value / high)} above the largest" if high > 0 else "above the largest"
             found.append(f"{axis} {number(value)} is {far} fitted {number(high)}")
         elif value < low * (1 - TOLERANCE) and axis != "epochs":
-            far = f"{low / value:.2f}× below the smallest" if value > 0 else "below the smallest"
+            far = f"{_ratio(low / value)} below the smallest" if value > 0 else "below the smallest"
             found.append(f"{axis} {number(value)} is {far} fitted {number(low)}")
     return found
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}×" if value < 1e6 else f"{value:.1e}×"

@@ -13,10 +13,17 @@ _WIDE = 0.2
 """A probability whose 90 % interval starts this far below its target is not sure."""
 
 
-def cautions(recipe: Recipe, problem: Problem, calibration: Calibration | None) -> list[str]:
-    """Warnings, most important first: foreign laws, extrapolation, assumptions, doubt, what gives way."""
+def cautions(
+    recipe: Recipe, problem: Problem, calibration: Calibration | None, by_hand: bool = False
+) -> list[str]:
+    """Warnings, most important first: foreign laws, extrapolation, assumptions, doubt, what gives way.
+
+    Args:
+        by_hand: the shares were asked for, and not chosen within the plan's limits.
+    """
     told = [] if calibration is None else reference_warnings(calibration.provenance)
-    told += _extrapolated(recipe) + _assumed(recipe) + _unsure(recipe) + _below_natural(recipe)
+    told += _extrapolated(recipe) + _assumed(recipe) + _unsure(recipe)
+    told += [] if by_hand else _below_natural(recipe)
     told += _common_data(recipe, problem)
     return told + ([] if calibration is None else _coverage(recipe, calibration))
 

@@ -28,6 +28,8 @@ from mixplan.recommend.problem import Problem
 from mixplan.recommend.rounding import Whole
 from mixplan.recommend.solve import Candidate, missed_limits
 
+_MOST_TOKENS = 1e18  # samples are counted in whole numbers of 64 bits
+
 
 @dataclass(frozen=True)
 class WhatIfAnswer:
@@ -84,7 +86,7 @@ def what_if(
     warnings = [f"breaks {text}" for text in broken]
     if new:
         warnings.append(f"size {shape.name!r} is none of those that the plan considers")
-    warnings += cautions(recipe, problem, calibration)
+    warnings += cautions(recipe, problem, calibration, by_hand=True)
     return WhatIfAnswer(recipe.model_copy(update={"warnings": warnings}), broken)
 
 
@@ -99,6 +101,10 @@ def _problems(plan: Plan, asked: WhatIf) -> list[str]:
     if asked.tokens < plan.sequence_length:
         problems.append(
             f"tokens is {asked.tokens:g}, less than one sample of {plan.sequence_length} tokens: ask for more"
+        )
+    if asked.tokens > _MOST_TOKENS:
+        problems.append(
+            f"tokens is {asked.tokens:g}, at most {_MOST_TOKENS:g} can be evaluated: ask for fewer"
         )
     if asked.rates and all(asked.rates.get(name, 1.0) == 0 for name in known):
         problems.append("rates: all are 0, so nothing is left to train on; give one above 0")
