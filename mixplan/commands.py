@@ -10,6 +10,7 @@ from mixplan import console
 
 if TYPE_CHECKING:
     from mixplan.documents import Calibration, CalibrationSpec, Measurements, Plan, Recipe
+    from mixplan.documents.table import Table
     from mixplan.laws.suggest_budget import Limit
 
 
@@ -224,14 +225,26 @@ def _table_name(path: Path) -> Path:
     return path
 
 
-def _front(
-    plan: Plan, forecast: Any, folder: Path, how: dict[str, Any], path: Path, as_json: bool
-) -> dict[str, Any]:
-    """The front, written and shown; its rows, for programs."""
-    from mixplan.documents.table import write_table
-    from mixplan.recommend.pareto import front_table, pareto_front
+def _recipe_name(path: Path) -> Path:
+    """The path, if a recipe can be written there.
 
-    front = pareto_front(plan, forecast, folder, **how)
+    Raises:
+        InputError: its ending is none of a recipe's.
+    """
+    from mixplan.errors import InputError
+
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        raise InputError(f"-o {path}: a recipe is YAML or JSON; give a name that ends in .yaml or .json")
+    return path
+
+
+def _write_front(front: Table | None, path: Path | None, as_json: bool) -> dict[str, Any]:
+    """The front, where one was asked for, written and shown; its rows, for programs."""
+    from mixplan.documents.table import write_table
+    from mixplan.recommend.pareto import front_table
+
+    if front is None or path is None:
+        return {}
     write_table(front, path)
     if not as_json:
         console.table(*front_table(front))
@@ -243,22 +256,26 @@ def _front(
 def recommend(
     plan: Path, calibration: Path, out: Path, why: bool, searching: Searching, force: bool, as_json: bool
 ) -> None:
-    """`recommend`: search, save the front if asked for, save the recipe, show both.
+    """`recommend`: search; then save and show the front, if asked for, and the recipe.
 
     Raises:
+        InputError: the input is wrong; nothing is written.
         Infeasible: no size and mixture reach every target; the front is written all the same.
     """
     from mixplan.documents import Calibration, Plan, load, save
     from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.documents.references import reference_warnings
     from mixplan.laws.predict import LawForecast
     from mixplan.recommend import HEADER, Infeasible, hashes
     from mixplan.recommend import recommend as find
+    from mixplan.recommend.pareto import pareto_front
 
-    refuse_overwrite(out, "recommend", force)
+    refuse_overwrite(_recipe_name(out), "recommend", force)
     if searching.pareto is not None:
         refuse_overwrite(_table_name(searching.pareto), "recommend --pareto", force)
-    calibration = console.resolved(calibration, "calibration.json")
+    named, calibration = calibration, console.resolved(calibration, "calibration.json")
     asked, laws = load(plan, Plan), load(calibration, Calibration)
+    told = [] if named == calibration else reference_warnings(laws.provenance)
     origin = hashes({"plan": plan, "calibration": calibration})
     how: dict[str, Any] = {
         "calibration": laws,
@@ -267,15 +284,17 @@ def recommend(
         "workers": searching.workers,
     }
     forecast = LawForecast(laws)
-    front = _front(asked, forecast, plan.parent, how, searching.pareto, as_json) if searching.pareto else {}
+    front = pareto_front(asked, forecast, plan.parent, **how) if searching.pareto else None
     try:
         recipe = find(asked, forecast, plan.parent, provenance=origin, **how)
     except Infeasible as no:
+        rows = _write_front(front, searching.pareto, as_json)
         if as_json:
-            console.emit_json({**no.report, **front})
+            console.emit_json({**no.report, **rows})
         raise
+    rows = _write_front(front, searching.pareto, as_json)
     save(recipe, out, HEADER)
-    _show_recipe(recipe, True, why, front if as_json else None)
+    _show_recipe(recipe, True, why, rows if as_json else None, told)
     if not as_json:
         console.wrote([out])
 
@@ -298,6 +317,7 @@ def what_if(
     """
     from mixplan.documents import Calibration, Plan, load, save
     from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.documents.references import reference_warnings
     from mixplan.documents.whatif import WhatIf
     from mixplan.errors import InputError, NoAnswer
     from mixplan.laws.predict import LawForecast
@@ -310,24 +330,27 @@ def what_if(
             "and --pareto"
         )
     if out is not None:
-        refuse_overwrite(out, "recommend --what-if", force)
-    calibration = console.resolved(calibration, "calibration.json")
+        refuse_overwrite(_recipe_name(out), "recommend --what-if", force)
+    named, calibration = calibration, console.resolved(calibration, "calibration.json")
     given, laws = load(plan, Plan), load(calibration, Calibration)
+    told = [] if named == calibration else reference_warnings(laws.provenance)
     asked = load(mixture, WhatIf)
     origin = hashes({"plan": plan, "calibration": calibration, "what_if": mixture})
     found = evaluate(given, asked, LawForecast(laws), plan.parent, calibration=laws, provenance=origin)
     if out is not None:
         save(found.recipe, out, WHAT_IF_HEADER)
-    _show_recipe(found.recipe, not found.broken, why, {} if as_json else None)
+    _show_recipe(found.recipe, not found.broken, why, {} if as_json else None, told)
     if out is not None and not as_json:
         console.wrote([out])
     if found.broken:
         raise NoAnswer([f"breaks {text}" for text in found.broken])
 
 
-def _show_recipe(recipe: Recipe, feasible: bool, why: bool, with_json: dict[str, Any] | None) -> None:
-    """A recipe's tables, the reasons where asked for, and its warnings; as JSON where something (or {}) is to
-    stand beside it there."""
+def _show_recipe(
+    recipe: Recipe, feasible: bool, why: bool, with_json: dict[str, Any] | None, noted: list[str]
+) -> None:
+    """A recipe's tables, the reasons where asked for, and its warnings but those that were noted before; as
+    JSON where something (or {}) is to stand beside it there."""
     from mixplan.recommend import explain, headline, tables
 
     if with_json is not None:
@@ -342,14 +365,16 @@ def _show_recipe(recipe: Recipe, feasible: bool, why: bool, with_json: dict[str,
     for text in ["", *explain(recipe)] if why else []:
         console.say(text)
     # What a mixture breaks is the answer itself, not a warning beside it.
-    console.notes([text for text in recipe.warnings if not (why or text.startswith("breaks "))], "warning")
+    new = [text for text in recipe.warnings if text not in noted and not text.startswith("breaks ")]
+    console.notes([] if why else new, "warning")
 
 
 def scan(plan: Path, out: Path | None, workers: int | None, force: bool, as_json: bool) -> None:
     """`scan`: count every source, show the counts, write the plan with them.
 
     Raises:
-        InputError: a source cannot be counted; what the others have is shown, and nothing is written.
+        InputError: a source cannot be counted, and nothing is written. Where that is seen while counting, and
+            not before it (as a path that is not there), what the others have is shown.
     """
     from mixplan.documents.atomic import refuse_overwrite
     from mixplan.errors import InputError

@@ -17,6 +17,7 @@ from simulate import mean_skill, simulate_measurements
 
 from mixplan import commands
 from mixplan.documents import Calibration, Plan, Recipe, load, save
+from mixplan.errors import InputError
 from mixplan.laws.calibration import fit_calibration
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -194,6 +195,44 @@ def test_what_if_searches_nothing(plan: Path, calibration: Path, tmp_path: Path)
     asked.write_text(yaml.safe_dump({"size": "cpu_33k", "tokens": 3e6, "rates": {"coed": 2}}))
     done = mixplan(plan, "--calibration", calibration, "--what-if", asked)
     assert done.returncode == 2 and "did you mean 'code'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["-o", "y.csv", "--pareto", "z.csv"], "a recipe is YAML or JSON"),
+        (["-o", "y.yaml", "--pareto", "y.yaml"], "a table's name ends in"),
+        (["-o", "plan.yaml/y.yaml", "--pareto", "new/z.csv"], "plan.yaml is a file"),
+        (["-o", "y.yaml", "--pareto", "z.csv", "--storage", "other.log"], "of another"),
+    ],
+)
+def test_nothing_is_written_where_the_input_is_wrong(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "other.log" in options:  # the search of another plan, but not its front
+        search = commands.Searching(None, "other.log", 1, None)
+        other = write_plan(tmp_path, plan_dict(sizes=["cpu_33k"], search={"trials": 1, "sampler": "tpe"}))
+        recommend_in_closed_form(other, Path("other.yaml"), search)
+        write_plan(tmp_path, plan_dict(sizes=["cpu_132k"], search={"trials": 1}))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    search = commands.Searching(None, given.get("--storage"), 1, Path(given["--pareto"]))
+    with pytest.raises(InputError, match=says):
+        recommend_in_closed_form(plan, Path(given["-o"]), search)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def recommend_in_closed_form(plan: Path, out: Path, search: commands.Searching) -> None:
+    with patch("mixplan.laws.predict.LawForecast", lambda laws: Logistic(spread=0.7)):
+        commands.recommend(plan, Path("ref:cpu-manuals"), out, False, search, False, False)
+
+
+def test_whose_laws_they_are_is_said_once(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recommend_in_closed_form(plan, plan.parent / "recipe.yaml", commands.Searching(None, None, 1, None))
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("from the reference calibration") == 1
+    assert "from the reference calibration" in load(plan.parent / "recipe.yaml", Recipe).warnings[0]
 
 
 def shown(folder: Path, capsys: pytest.CaptureFixture[str], **changes: Any) -> str:

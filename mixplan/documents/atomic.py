@@ -75,13 +75,17 @@ def refuse_foreign(folder: Path, own: Iterable[str], what: str) -> None:
 
 
 def refuse_overwrite(path: Path, what: str, force: bool) -> None:
-    """Refuse to replace an existing file unless `force`.
+    """Refuse to replace an existing file unless `force`, and a path that leads through a file.
 
     Raises:
-        InputError: the file exists and `force` is false, or the path is a folder.
+        InputError: the file exists and `force` is false, the path is a folder, or its folder cannot be made.
     """
+    path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; {what} needs a file name: give another path with -o")
+    above = next((folder for folder in path.absolute().parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        raise InputError(f"{path} cannot be written: {above} is a file; give a path in a folder")
     if path.exists() and not force:
         raise InputError(
             f"{path} exists; {what} does not overwrite it: add --force, or give another path with -o"

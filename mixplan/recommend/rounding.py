@@ -125,7 +125,8 @@ def _choose(problem: Problem, samples: int, shares: FloatArray, down: float) -> 
     Rare sources are rounded up (those at up to `down` times their natural share down), common ones by largest
     remainder.
     """
-    by_epochs = problem.max_epochs * problem.unique_tokens / problem.sequence_length
+    with np.errstate(over="ignore"):
+        by_epochs = problem.max_epochs * problem.unique_tokens / problem.sequence_length
     high = np.floor(np.minimum(problem.max_share * samples, np.minimum(by_epochs, samples)) + 1e-9).astype(
         np.int64
     )
