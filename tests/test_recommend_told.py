@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planning import Logistic, plan_dict
+from planning import Logistic, plan_dict, run
 
 from mixplan.documents import Plan, Recipe
 from mixplan.documents.whatif import WhatIf
-from mixplan.recommend import explain
+from mixplan.recommend import explain, tables
 from mixplan.recommend.checks import build_problem
 from mixplan.recommend.evaluate import evaluate
 from mixplan.recommend.pareto import as_table
@@ -82,3 +82,52 @@ def test_the_front_leaves_such_a_loss_empty() -> None:
     table = as_table(plan, problem, evaluate(problem, law, size, np.full(2, 2e6), shares))
     for column in ("common_loss_nats", "common_loss_increase_nats"):
         assert np.isnan(table[column]).tolist() == [True, False]
+
+
+def most_tasks(**changes: Any) -> dict[str, Any]:
+    """Of the tasks one is reached with nearly all of the budget, the other never."""
+    plan = plan_dict(objective="most_tasks", sizes=["cpu_8k"], search={"trials": 1}, **changes)
+    plan["sources"][3]["tokens_available"] = 600
+    plan["tasks"][1]["density"] = {"r2": 0.1}
+    return plan
+
+
+def test_a_tenth_cheaper_is_no_shortest_training_where_nothing_is_reached_any_more() -> None:
+    plan = most_tasks(budget={"tokens": 4.6e6})
+    recipe = run(plan, Logistic())
+    roles = {one.role: one for one in recipe.candidates}
+    chosen, cheaper = roles["chosen"], roles["a tenth cheaper"]
+    assert (chosen.worth, cheaper.worth) == (1, 0)
+    assert 0.8 * chosen.flops < cheaper.flops <= 0.9 * chosen.flops
+    assert cheaper.p_learned["t1"] > 0.5
+    again = run(plan | {"objective": "value", "budget": {"tokens": 0.9 * chosen.tokens}}, Logistic())
+    best = next(one for one in again.candidates if one.role == "chosen")
+    assert sum(cheaper.p_learned.values()) == pytest.approx(best.worth, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("objective", "column"),
+    [("most_tasks", "value reached"), ("value", "expected value"), ("common_loss", "loss (nats)")],
+)
+def test_what_the_objective_is_after_stands_beside_every_answer(objective: str, column: str) -> None:
+    plan = plan_dict(objective=objective, sizes=["cpu_8k"], search={"trials": 1})
+    plan["tasks"][0]["value"] = 3.0
+    plan["tasks"][1]["density"] = {"r2": 0.1}
+    recipe = run(plan, Logistic())
+    _, columns, rows = tables(recipe)[2]
+    for one, row in zip(recipe.candidates, rows, strict=False):
+        p = np.array([one.p_learned[name] for name in ("t1", "t2")])
+        expected = {
+            "most_tasks": (p >= 0.8 - 1e-9) @ [3.0, 1.0],
+            "value": p @ [3.0, 1.0],
+            "common_loss": one.common_loss_nats,
+        }[objective]
+        assert float(row[columns.index(column)]) == pytest.approx(expected, rel=1e-4)
+    assert column in explain(recipe)[0]
+
+
+def test_without_its_only_target_a_plan_goes_down_to_min_tokens() -> None:
+    plan = plan_dict(sizes=["cpu_8k"], search={"trials": 1})
+    del plan["tasks"][1]
+    (bind,) = [one for one in run(plan, Logistic()).binds if one.constraint.startswith("tasks.")]
+    assert bind.gain_without == "down to min_tokens" and bind.gain_eased.endswith("fewer FLOPs")

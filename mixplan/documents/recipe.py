@@ -185,6 +185,9 @@ class Alternative(Part):
     """Predicted LM loss on common data; empty where no model can have it: above ln(vocabulary size)."""
     common_loss_increase_nats: Number | None = None
     """Against the natural mixture at the same size and tokens."""
+    worth: Number | None = None
+    """What the objectives most_tasks and value are after: the value of the targets reached, and the sum of
+    value × probability. Empty with others."""
     feasible: bool
     note: str = ""
 

@@ -48,6 +48,7 @@ def alternative(
     paid = cost(plan, problem, candidate)
     missed = broken_limits(plan, problem, candidate)
     loss, increase = told_loss(plan, candidate)
+    weighed = problem.objective in ("most_tasks", "value")
     return Alternative(
         role=role,
         size=shape.name,
@@ -64,6 +65,7 @@ def alternative(
         p_learned_high=_named(problem.tasks, spread.high),
         common_loss_nats=loss,
         common_loss_increase_nats=increase,
+        worth=-float(primary(problem, outcome)[0]) if weighed else None,
         feasible=candidate.feasible,
         note="misses " + "; ".join(missed) if missed else "",
     )
@@ -90,7 +92,8 @@ def natural(problem: Problem, forecast: Forecast, size: int, tokens: float) -> C
 def cheaper(solver: Solver, problem: Problem, chosen: Candidate) -> Candidate | None:
     """The best mixture that costs a tenth less than the chosen one; None where `min_tokens` leaves no such.
 
-    Where targets are limits, every task is given the same fraction of the frequency it needs, as large as the
+    With `most_tasks`, of what reaches the same the one with the largest expected value. Where targets are
+    limits, every task is given the same fraction of the frequency it needs, as large as the
     other limits allow: what comes nearest to all targets at once. The cost is what the plan counts: of
     training and inference.
     """
@@ -108,8 +111,12 @@ def cheaper(solver: Solver, problem: Problem, chosen: Candidate) -> Candidate | 
         else:
             one = solver.best_at(tight, size)
             one = one if one.feasible else solver.best_effort(tight, size)
+            if problem.objective == "most_tasks":  # where nothing is reached, the cheapest is the shortest
+                found.append(solver.best_at(replace(tight, objective="value"), size))
         if one is not None:
             found.append(one)
+    if problem.objective == "most_tasks":
+        return min(found, key=lambda one: _reached_or_expected(problem, one), default=None)
     return _first(problem, found)
 
 
@@ -181,6 +188,12 @@ def number(value: float) -> float | None:
 
 def _first(problem: Problem, found: list[Candidate]) -> Candidate | None:
     return min(found, key=lambda one: rank(problem, one), default=None)
+
+
+def _reached_or_expected(problem: Problem, one: Candidate) -> tuple[bool, float, float]:
+    """Sort key: feasible, the value of targets reached, then the expected value."""
+    expected = float(one.outcome.p_learned[0] @ problem.value)
+    return not one.feasible, float(primary(problem, one.outcome)[0]), -expected
 
 
 def _named(names: tuple[str, ...], values: FloatArray) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mixplan.documents.recipe import Alternative, Recipe, RecipeSource, RecipeTask
 from mixplan.recommend.alternatives import AT_A_SIZE, CHEAPER, CHOSEN
-from mixplan.recommend.shown import between, ends, measured, missed, percent, target
+from mixplan.recommend.shown import aimed, between, ends, measured, missed, percent, target
 
 _WHY = {
     "cheapest": "reaches every target with the fewest FLOPs of the sizes in the plan",
@@ -34,6 +34,9 @@ def _size(recipe: Recipe) -> list[str]:
     if recipe.unconstrained is None and not others:
         return []  # a mixture that was asked for, not chosen
     why = f"Size: {recipe.size.name} {_WHY[recipe.objective]}"
+    if recipe.objective != "cheapest":
+        chosen = next(one for one in recipe.candidates if one.role == CHOSEN)
+        why += f" ({aimed(recipe, chosen)})"
     parts = [_against(recipe, one) for one in others]
     return [f"{why}; {'; '.join(parts)}." if parts else f"{why} (the only one)."]
 
@@ -45,8 +48,7 @@ def _against(recipe: Recipe, other: Alternative) -> str:
     text = f"{other.size} needs {other.flops / own:.3g} times the FLOPs ({other.tokens:,.0f} tokens)"
     if recipe.objective == "cheapest":
         return text
-    lowest = min(other.p_learned.values(), default=0.0)
-    return f"{text} and its least likely task stands at {lowest:.2f}"
+    return f"{text}, {aimed(recipe, other)}"
 
 
 def _cheaper(recipe: Recipe) -> list[str]:
@@ -61,8 +63,9 @@ def _cheaper(recipe: Recipe) -> list[str]:
                 if p < here[name] - 0.005
             ]
             lines.append(
-                f"Cheaper: for a tenth less the best is {one.size} with {one.tokens:,.0f} tokens; it gives "
-                f"up {', '.join(lost) or 'nothing that shows'}."
+                f"Cheaper: for a tenth less the best is {one.size} with {one.tokens:,.0f} tokens"
+                f"{', ' if aimed(recipe, one) else ''}{aimed(recipe, one)}; it gives up "
+                f"{', '.join(lost) or 'nothing that shows'}."
             )
     return lines
 

@@ -176,6 +176,9 @@ def gained(problem: Problem, base: Candidate, answer: Candidate) -> str:
     equal = saved >= -_SHOWN * abs(before) and problem.objective in ("cheapest", "most_tasks")
     if not equal or paid - pays <= _SHOWN * paid:
         return "nothing"
+    shortest = problem.min_tokens * (1 + _CLOSE)
+    if answer.tokens <= shortest < base.tokens:  # how much that saves says only where min_tokens stands
+        return "down to min_tokens"
     return f"{1 - pays / paid:.2%} fewer {'lifetime ' if problem.inference_tokens else ''}FLOPs"
 
 

@@ -14,6 +14,11 @@ _KINDS = {
     "min_share": "least of",
     "target_probability": "target of",
 }
+_AIM = {
+    "most_tasks": "value reached",
+    "common_loss": "loss (nats)",
+    "value": "expected value",
+}
 _LOSS = "max_common_loss_increase_nats"
 _NAMED = 4
 """Names that are listed before the rest is only counted."""
@@ -82,6 +87,7 @@ def _alternatives(recipe: Recipe) -> Table:
             *([f"{one.lifetime_flops or 0:.3g}"] if lifetime else []),
             *([f"{one.gpu_hours or 0:.3g}"] if hours else []),
             *([f"{one.money or 0:,.2f}"] if money else []),
+            *([_number(aim(recipe, one))] if recipe.objective in _AIM else []),
             "–" if weakest is None else f"{one.p_learned[weakest]:.3f}",
             "–" if weakest is None else between(
                 one.p_learned_low.get(weakest), one.p_learned_high.get(weakest)
@@ -92,8 +98,9 @@ def _alternatives(recipe: Recipe) -> Table:
         ])  # fmt: skip
     columns = [
         "mixture", "size", "tokens", "FLOPs", *(["with inference"] if lifetime else []),
-        *(["hours"] if hours else []), *(["money"] if money else []), "lowest p", "over draws", "most epochs",
-        "common loss", "misses",
+        *(["hours"] if hours else []), *(["money"] if money else []),
+        *([_AIM[recipe.objective]] if recipe.objective in _AIM else []), "lowest p", "over draws",
+        "most epochs", "common loss", "misses",
     ]  # fmt: skip
     return "The answer and what it stands against", columns, rows
 
@@ -125,6 +132,22 @@ def _data(recipe: Recipe) -> Table:
         for one in recipe.missing_data
     ]
     return "Data to collect (unique tokens)", ["source", "has", "needs", "missing"], rows
+
+
+def aim(recipe: Recipe, one: Alternative) -> float | None:
+    """What the plan's objective is of an alternative, where that is not its cost."""
+    return one.common_loss_nats if recipe.objective == "common_loss" else one.worth
+
+
+def aimed(recipe: Recipe, one: Alternative) -> str:
+    """The same in words; empty where the objective is the cost."""
+    if recipe.objective not in _AIM:
+        return ""
+    return f"{_AIM[recipe.objective]} {_number(aim(recipe, one))}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.5g}"
 
 
 def target(task: RecipeTask) -> str:
