@@ -18,7 +18,7 @@ from mixplan.documents.recipe import Recipe
 from mixplan.documents.suggest import did_you_mean
 from mixplan.documents.whatif import WhatIf
 from mixplan.errors import InputError
-from mixplan.recommend.alternatives import ASKED
+from mixplan.recommend.alternatives import ASKED, broken_limits
 from mixplan.recommend.answer import mixture_recipe
 from mixplan.recommend.cautions import cautions
 from mixplan.recommend.checks import build_problem
@@ -26,7 +26,7 @@ from mixplan.recommend.evaluate import evaluate
 from mixplan.recommend.mixture import largest_remainder
 from mixplan.recommend.problem import Problem
 from mixplan.recommend.rounding import Whole
-from mixplan.recommend.solve import Candidate, missed_limits
+from mixplan.recommend.solve import Candidate
 
 _MOST_TOKENS = 1e18  # samples are counted in whole numbers of 64 bits
 
@@ -78,7 +78,7 @@ def what_if(
     whole = _whole(
         problem, forecast, size, int(asked.tokens) // plan.sequence_length, _shares(problem, asked)
     )
-    broken = missed_limits(problem, whole.candidate)
+    broken = broken_limits(wider, problem, whole.candidate)
     tokens = whole.samples * problem.sequence_length
     if plan.min_tokens is not None and tokens <= plan.min_tokens - problem.sequence_length:
         broken.append(f"min_tokens: {tokens:.4g} against {plan.min_tokens:.4g}")
