@@ -77,4 +77,4 @@ def _few(parts: list[str], joint: str) -> str:
 def _change(problem: Problem, name: str, value: float | None) -> str:
     if value is None:
         return f"task {name.split('.', 1)[1].rpartition('.')[0]!r} left out"
-    return f"{name} {value:g} instead of {_value_of(problem, name):g}"
+    return f"{name} {value:g} instead of {_value_of(problem, name):.10g}"

@@ -332,5 +332,7 @@ def missed_limits(problem: Problem, candidate: Candidate) -> list[str]:
     outcome = candidate.outcome
     columns = zip(problem.names, outcome.values[0], problem.limit, outcome.excess[0], strict=True)
     return [
-        f"{name}: {value:.4g} against {limit:.4g}" for name, value, limit, over in columns if over > TOLERANCE
+        f"{name}: {f'{value:.4g}' if np.isfinite(value) else 'no common data'} against {limit:.10g}"
+        for name, value, limit, over in columns
+        if over > TOLERANCE
     ]
