@@ -252,3 +252,18 @@ def test_the_same_plan_has_the_same_answer() -> None:
         plan["tasks"][0]["confidence"] = confidence
         first, second = (solved(plan, Logistic(spread=0.3))[1] for _ in range(2))
         assert (first.choose == second.choose).all()
+
+
+def test_what_is_weighed_does_not_depend_on_the_order_of_sources_and_tasks() -> None:
+    plan = plan_dict(sizes=["cpu_296k"], budget={"tokens": 3e6}, objective="value")
+    plan["sources"].append({"name": "r3", "role": "rare", "tokens_available": 6e4})
+    plan["tasks"].append(
+        {"name": "t3", "density": {"r3": 0.1}, "family": "modular_addition", "complexity": 5}
+    )
+    found = []
+    for sources, tasks in ((range(5), range(3)), ((4, 1, 3, 0, 2), (2, 0, 1)), ((2, 4, 0, 3, 1), (1, 2, 0))):
+        turned = {"sources": [plan["sources"][at] for at in sources]}
+        turned["tasks"] = [plan["tasks"][at] for at in tasks]
+        problem, whole = solved({**plan, **turned}, Logistic())
+        found.append(dict(zip(problem.sources, whole.choose.tolist(), strict=True)))
+    assert found[0] == found[1] == found[2]

@@ -129,23 +129,38 @@ def best_levels(
         )
         least = np.concatenate([np.zeros(tasks), -pieces.left, -np.ones(tasks)])
         upper = np.concatenate([pieces.width, usable.ravel().astype(float)])
+        # A share costs so little that it only decides between equals.
+        cost = np.concatenate([np.full(len(pieces.width), 1e-6 * worth.max()), -worth.ravel()])
+        whole = np.concatenate([np.zeros(len(pieces.width)), np.ones(variables)])
+        rows, columns = _ordered(matrix, least, upper, cost)
         with _quiet():
             answer = milp(
-                # A share costs so little that it only decides between equals.
-                np.concatenate([np.full(len(pieces.width), 1e-6 * worth.max()), -worth.ravel()]),
-                constraints=LinearConstraint(matrix, least, np.inf),
-                integrality=np.concatenate([np.zeros(len(pieces.width)), np.ones(variables)]),
-                bounds=Bounds(np.zeros(len(upper)), upper),
+                cost[columns],
+                constraints=LinearConstraint(matrix[rows][:, columns], least[rows], np.inf),
+                integrality=whole[columns],
+                bounds=Bounds(np.zeros(len(upper)), upper[columns]),
                 options={"mip_rel_gap": _GAPS[fine], "node_limit": _NODES},
             )
         if answer.x is None:
             chosen[:] = -1
             return ground.bounds.low
-        picked = answer.x[len(pieces.width) :].reshape(tasks, count) > 0.5
+        used = answer.x[np.argsort(columns)]
+        picked = used[len(pieces.width) :].reshape(tasks, count) > 0.5
         chosen[:] = np.where(picked.any(axis=1), picked.argmax(axis=1), -1)
-        return pieces.shares(answer.x[: len(pieces.width)])
+        return pieces.shares(used[: len(pieces.width)])
 
     return _refined(problem, ground, solve, fine)[0], chosen
+
+
+def _ordered(
+    matrix: csr_matrix, least: FloatArray, upper: FloatArray, cost: FloatArray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of a program in an order of their numbers alone: within its gap branch and bound ends
+    where the order leads it, and the plan's order of sources and tasks is none of an answer's reasons."""
+    size = abs(matrix)
+    columns = np.lexsort((upper.round(9), np.asarray(size.sum(axis=0)).ravel().round(9), cost.round(12)))
+    by_row = size[:, columns] @ np.arange(1.0, len(columns) + 1)  # rows of equal sums stand on other columns
+    return np.lexsort((by_row.round(6), least.round(9))), columns
 
 
 @contextmanager
