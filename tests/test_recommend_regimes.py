@@ -141,3 +141,14 @@ def test_repetition_does_not_limit_what_longer_training_closes() -> None:
     task, _ = only(law, tokens_available=5e4, max_epochs=2.0)
     assert "twice the tokens with the data there is: 0.80 → 1.00" in task.lever
     assert task.regime == "sample-limited"
+
+
+@pytest.mark.filterwarnings("error")
+def test_epochs_without_any_bound_and_tasks_without_an_instance() -> None:
+    plan = plan_dict(objective="value", constraints={})
+    plan["sources"][2] |= {"max_epochs": 1e308, "repetition_half_life_epochs": 1e3}
+    plan["sources"][3] |= {"max_share": 1e-7}
+    plan["tasks"][1]["density"] = {"r2": 0.1}
+    recipe = run(plan, Logistic())
+    assert recipe.sources[3].choose == 0
+    assert "none of r2 is in the mixture" in recipe.tasks[1].lever

@@ -125,8 +125,8 @@ def _shares(problem: Problem, asked: WhatIf) -> FloatArray:
 def _whole(problem: Problem, forecast: Forecast, size: int, samples: int, shares: FloatArray) -> Whole:
     """Largest remainders; what holds a cap or a bound before rounding holds it after."""
     exact = shares * samples
-    by_epochs = problem.max_epochs * problem.unique_tokens / problem.sequence_length
     with np.errstate(over="ignore"):
+        by_epochs = problem.max_epochs * problem.unique_tokens / problem.sequence_length
         most = np.minimum(np.minimum(problem.max_share * samples, by_epochs), samples)
     least = np.minimum(problem.min_share * samples, samples)
     high = np.where(exact <= most * (1 + 1e-9), np.floor(most + 1e-9), samples).astype(np.int64)
