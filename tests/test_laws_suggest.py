@@ -251,7 +251,10 @@ def test_a_plan_needs_measured_kinds() -> None:
     with pytest.raises(InputError) as raised:
         plan_targets(plan(tasks=tasks), sorted(KINDS))
     assert len(raised.value.problems) == 2
-    assert "complexity 5 was not measured; measured: 4, 16" in raised.value.problems[0]
+    assert (
+        "complexity 5 of family 'comparison' was not calibrated (calibrated: 4, 16)"
+        in raised.value.problems[0]
+    )
     assert "did you mean 'comparison'" in raised.value.problems[1]
 
 

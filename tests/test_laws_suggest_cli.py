@@ -101,7 +101,7 @@ def test_refused_before_anything_is_fitted(folder: Path) -> None:
     refused(mixplan(*fit(folder, "--suggest", folder / "next.json")), "ends in .yaml")
     refused(mixplan(*fit(folder, "--suggest", folder / "there.yaml")), "exists")
     refused(mixplan(*fit(folder, *new, "--suggest-budget", "lots")), "--suggest-budget 'lots'")
-    refused(mixplan(*fit(folder, *new, "--plan", folder / "plan.yaml")), "parity of complexity 16 was not")
+    refused(mixplan(*fit(folder, *new, "--plan", folder / "plan.yaml")), "family 'parity' was not calibrated")
     (folder / "measured" / "provenance.json").write_text("{}", encoding="utf-8")
     refused(mixplan(*fit(folder, *new)), "give it with --spec")
     assert not (folder / "c.json").exists()
