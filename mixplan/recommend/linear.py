@@ -158,9 +158,12 @@ def _ordered(
     """Rows and columns of a program in an order of their numbers alone: within its gap branch and bound ends
     where the order leads it, and the plan's order of sources and tasks is none of an answer's reasons."""
     size = abs(matrix)
-    columns = np.lexsort((upper.round(9), np.asarray(size.sum(axis=0)).ravel().round(9), cost.round(12)))
-    by_row = size[:, columns] @ np.arange(1.0, len(columns) + 1)  # rows of equal sums stand on other columns
-    return np.lexsort((by_row.round(6), least.round(9))), columns
+    with np.errstate(over="ignore"):  # rounding a task that needs next to nothing
+        columns = np.lexsort((upper.round(9), np.asarray(size.sum(axis=0)).ravel().round(9), cost.round(12)))
+        by_row = size[:, columns] @ np.arange(
+            1.0, len(columns) + 1
+        )  # rows of equal sums stand on other columns
+        return np.lexsort((by_row.round(6), least.round(9))), columns
 
 
 @contextmanager

@@ -27,8 +27,10 @@ from mixplan.recommend.problem import FAR, Problem
 from mixplan.recommend.shares import fit_shares, share_out
 
 # Token counts to look at: within the budget, beyond it, and between two of them when zooming in; the last is
-# how often. A linear program takes more time for a count than the closed form.
-_POINTS = {False: (129, 49, 65, 3), True: (17, 9, 9, 3)}
+# how often. A linear program takes more time for a count than the closed form, the more the larger the plan.
+_CLOSED = 129, 49, 65, 3
+_FAR_POINTS, _ZOOM_POINTS, _ZOOMS = 9, 9, 3
+_BLOCKS, _LEAST_POINTS, _MOST_POINTS = 4000, 17, 97
 _EXACT_POINTS = 4
 _NEARBY = 0.97
 _NUDGES = np.array([0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])  # what interpolation may have cost
@@ -98,7 +100,7 @@ class Solver:
         """As `best_at` for the objectives whose targets are limits; for others, what their limits alone ask
         for."""
         lowest, highest = (grid := self.grid(problem, size))[[0, -1]]
-        near, _, points, zooms = _POINTS[is_spread(problem)]
+        near, _, points, zooms = _points(problem)
         longest = horizon_of(problem, size)
         for zoom in range(zooms):
             fine = zoom == zooms - 1
@@ -179,7 +181,7 @@ class Solver:
 
     def grid(self, problem: Problem, size: int) -> FloatArray:
         """Token counts to look at: finely within the plan's own budget, coarsely beyond it. Shape (G,)."""
-        near, far, _, _ = _POINTS[is_spread(problem)]
+        near, far, _, _ = _points(problem)
         horizon = horizon_of(problem, size)
         fine = np.geomspace(problem.min_tokens, horizon, near)
         return np.concatenate([fine, np.geomspace(horizon, horizon * FAR, far)[1:]])
@@ -291,6 +293,15 @@ class Solver:
         column = np.arange(p.shape[1])[:, None]
         gained = np.maximum(p.T[column, picked] - p0[:, None], 0.0)
         return frequency.T[column, picked], problem.value[:, None] * gained
+
+
+def _points(problem: Problem) -> tuple[int, int, int, int]:
+    """Token counts within the budget, beyond it, in a zoom, and zooms. A window of lengths that is narrower
+    than the first ones stand apart may be missed."""
+    if not is_spread(problem):
+        return _CLOSED
+    fitting = _BLOCKS // (len(problem.tasks) * len(problem.sources))
+    return int(np.clip(fitting, _LEAST_POINTS, _MOST_POINTS)), _FAR_POINTS, _ZOOM_POINTS, _ZOOMS
 
 
 def _between(low: float, high: float, points: int, longest: float) -> FloatArray:
