@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from mixplan.documents import Recipe
 from mixplan.errors import InputError
 from mixplan.recommend import Infeasible
-from mixplan.recommend.alternatives import AT_A_SIZE
 from mixplan.recommend.conflicts import Diagnosis
 
 amounts = st.floats(3.5, 8).map(lambda exponent: 10.0**exponent)
@@ -117,10 +116,9 @@ def hold(plan: dict[str, Any], recipe: Recipe, law: Logistic) -> None:
     assert recipe.cost is not None and recipe.unconstrained is not None
     if plan["objective"] != "cheapest":
         return
-    # No size's best that holds the limits is cheaper than the answer.
+    # No size in the list of candidates that holds the limits is cheaper than the answer.
     own = recipe.cost.lifetime_flops or recipe.cost.flops
-    at_sizes = [c for c in recipe.candidates if c.role in AT_A_SIZE and c.feasible]
-    cheapest = min(c.lifetime_flops or c.flops for c in at_sizes)
+    cheapest = min(c.lifetime_flops or c.flops for c in recipe.candidates if c.feasible)
     assert own == pytest.approx(cheapest, rel=1e-9)
     # Fewer limits cannot cost more, unless a task lives in a common source: those are divided by rule, not by
     # choice, and a cap on one of them can then be what brings the other up.
