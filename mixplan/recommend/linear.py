@@ -71,7 +71,8 @@ def least_rare_shares(problem: Problem, ground: Ground, needed: FloatArray, fine
         pieces = _Pieces(problem, ground, edges)
         gain = pieces.gain(row, task, scale)  # (asked, V)
         short = identity(len(row), format="csr")
-        upper = np.concatenate([pieces.width, np.ones(len(row))])
+        # A shortfall has no bound: one token count that cannot be served must not spoil all others.
+        upper = np.concatenate([pieces.width, np.full(len(row), np.inf)])
         answer = linprog(
             np.concatenate([np.ones(len(pieces.width)), np.full(len(row), _SHORT)]),
             A_ub=vstack(
