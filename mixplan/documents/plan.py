@@ -20,7 +20,7 @@ from mixplan.documents.plan_parts import (
     Search,
     SizeRange,
 )
-from mixplan.documents.shapes import PRESETS, ModelShape, as_shapes
+from mixplan.documents.shapes import ModelShape, as_shapes, check_presets
 from mixplan.documents.suggest import did_you_mean
 
 TOLERANCE = 1e-9
@@ -78,15 +78,7 @@ class Plan(Document):
     @field_validator("sizes")
     @classmethod
     def _known_sizes(cls, value: list[Size]) -> list[Size]:
-        if not value:
-            raise ValueError("at least one size is needed")
-        unknown: list[tuple[Place, str]] = [
-            ((at,), f"{one!r} is no preset{did_you_mean(one, PRESETS)}; `mixplan schema presets` lists them")
-            for at, one in enumerate(value)
-            if isinstance(one, str) and one not in PRESETS
-        ]
-        if unknown:
-            raise RulesBroken(unknown)
+        check_presets(value)
         names = [shape.name for shape in _shapes(value)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -152,7 +152,7 @@ def _table() -> dict[str, ModelShape]:
 PRESETS: dict[str, ModelShape] = _table()
 
 
-def check_presets(given: Sequence[str | ModelShape]) -> None:
+def check_presets(given: Sequence[object]) -> None:
     """Raise RulesBroken for an empty list, and for every name that is no preset."""
     if not given:
         raise ValueError("at least one size is needed")
