@@ -22,6 +22,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_matrix, hstack, identity, vstack
 
 from mixplan.documents.forecast import FloatArray
+from mixplan.errors import MixplanError
 from mixplan.recommend.bounds import RareBounds
 from mixplan.recommend.mixture import effective_tokens
 from mixplan.recommend.problem import Problem
@@ -60,6 +61,9 @@ def least_rare_shares(problem: Problem, ground: Ground, needed: FloatArray, fine
     Args:
         needed: frequencies, finite, shape (B, T).
         fine: with fine segments around a first answer.
+
+    Raises:
+        MixplanError: the solver gave up; every such program has an answer.
     """
     row, task = np.nonzero(needed * _MARGIN > ground.base)
     if not len(row):
@@ -86,8 +90,11 @@ def least_rare_shares(problem: Problem, ground: Ground, needed: FloatArray, fine
             bounds=np.stack([np.zeros(len(upper)), upper], axis=1),
             method="highs",
         )
-        if answer.status != 0:
-            return ground.bounds.low
+        if answer.status != 0:  # natural rates in its place would look like an answer
+            raise MixplanError(
+                f"the linear program of the least upsampling, which always has an answer, got none "
+                f"({answer.message}); this is a fault of mixplan's: please report it with the plan"
+            )
         return pieces.shares(answer.x[: len(pieces.width)])
 
     return _refined(problem, ground, solve, fine)
