@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mixplan.cli_recipes import build, emit, scan, verify
 from mixplan.cli_testbed import testbed
 
 app = typer.Typer(
@@ -332,82 +333,8 @@ def recommend(
         commands.what_if(plan, calibration, what_if, out, why, searching, force, as_json)
 
 
-# --- recipes: scan, build, emit, verify ---
-
-
-@app.command()
-def scan(
-    plan: Annotated[Path, typer.Argument(help="plan.yaml")],
-    out: Annotated[
-        Path | None, typer.Option("-o", help="Also write the plan with tokens_available filled in.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that tokenise. Default: one a core.")
-    ] = None,
-    force: ForceFlag = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Count the tokens that every source of a plan has: MDS, .npy, Parquet, JSON lines or text."""
-    from mixplan import commands
-
-    commands.scan(plan, out, workers, force, as_json)
-
-
-@app.command()
-def build(
-    plan: Annotated[Path, typer.Argument(help="plan.yaml")],
-    source: Annotated[list[str] | None, typer.Option(help="Build only this source; may be repeated.")] = None,
-    hashes: Annotated[
-        bool, typer.Option("--hashes", help="Check shards that are already there by hash, not only by size.")
-    ] = False,
-) -> None:
-    """Write each source's text as MDS shards into its `mds` folder. What is already there is left alone."""
-    from mixplan import console
-    from mixplan.recipes.building import build as build_sources
-    from mixplan.recipes.tables import build_table
-
-    built = build_sources(plan, source or [], hashes, console.note)
-    console.table(*build_table(built))
-    for one in built:
-        console.say(f"{'kept' if one.skipped else 'wrote'} {one.folder}")
-
-
-@app.command()
-def emit(
-    recipe: Annotated[Path, typer.Argument(help="recipe.yaml")],
-    out: Annotated[Path, typer.Option("-o", help="Folder to write.")],
-    format: Annotated[str, typer.Option(help="streaming or weights.")] = "streaming",
-    block_samples: Annotated[
-        int | None, typer.Option(help="Shuffle in blocks of this many samples, not the whole run at once.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace another mixture in the folder.")] = False,
-) -> None:
-    """Write a recipe as a mixture that a trainer loads."""
-    from mixplan import console
-    from mixplan.recipes.emitting import emit as emit_recipe
-
-    emitted = emit_recipe(recipe, out, format, block_samples, force)
-    console.notes(emitted.notes)
-    console.wrote(emitted.files)
-    if emitted.fingerprint is not None:
-        console.say(f"fingerprint {emitted.fingerprint}")
-        console.say(f"next: mixplan verify {out}")
-
-
-@app.command()
-def verify(
-    directory: Annotated[Path, typer.Argument(help="Folder that emit wrote.")],
-    workers: Annotated[int, typer.Option(min=0, help="DataLoader workers of the reader.")] = 0,
-    stall_seconds: Annotated[
-        float, typer.Option(min=1, help="Give up when no sample has arrived for so long.")
-    ] = 300.0,
-    out: Annotated[Path | None, typer.Option("-o", help="Also write the JSON here, for the report.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Read a mixture end to end with Streaming and compare it with its recipe."""
-    from mixplan import commands
-
-    commands.verify(directory, workers, stall_seconds, out, as_json)
+for _command in (scan, build, emit, verify):
+    app.command()(_command)
 
 
 # --- report ---

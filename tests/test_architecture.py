@@ -22,7 +22,7 @@ TRAINS = {"calibrate", "testbed"}
 LOADER = PACKAGE / "recipes" / "loader.py"
 """Copied beside the mixtures that `emit` writes: a program of its own. mixplan reads mixtures with it too."""
 LIGHT = {"__future__", "sys", "pathlib", "typing", "typer"}
-COMMAND_LINE = ("cli", "cli_testbed")
+COMMAND_LINE = ("cli", "cli_recipes", "cli_testbed")
 OWN = tuple(f"mixplan.{module}." for module in COMMAND_LINE)
 """Modules of commands may import one another: all are held to the same rule."""
 HEAVY = ("torch", "transformers", "optuna", "streaming", "datasets", "numpy", "scipy", "pydantic", "yaml")

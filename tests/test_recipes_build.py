@@ -17,7 +17,7 @@ from recipes_making import LENGTH, write_plan, write_text
 from mixplan.compat import ensure_torchvision_imports
 from mixplan.documents.loading import load
 from mixplan.documents.mds_index import count_tokens, read_index
-from mixplan.documents.mixture import SourceBuild
+from mixplan.documents.source_build import SourceBuild
 from mixplan.errors import InputError
 from mixplan.recipes.building import build
 from mixplan.recipes.texts import collect, input_sha256

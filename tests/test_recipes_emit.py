@@ -17,6 +17,7 @@ from mixplan.documents.recipe import Recipe
 from mixplan.errors import InputError
 from mixplan.recipes.building import build
 from mixplan.recipes.emitting import emit
+from mixplan.recipes.written import Options
 
 SIZES = {"web": 60, "code": 40, "rare": 20}
 
@@ -110,11 +111,11 @@ def test_remote_sources(work: Path) -> None:
 
 
 def test_block_samples(work: Path) -> None:
-    emit(write_recipe(work, CHOOSE), work / "out", block_samples=64)
+    emit(write_recipe(work, CHOOSE), work / "out", options=Options(block_samples=64))
     dataset = load(work / "out" / "streams.yaml", Mixture).dataset
     assert (dataset.shuffle_algo, dataset.shuffle_block_size) == ("py1e", 64)
     with pytest.raises(InputError, match="at least one sample"):
-        emit(work / "recipe.yaml", work / "other", block_samples=0)
+        emit(work / "recipe.yaml", work / "other", options=Options(block_samples=0))
 
 
 def changed(work: Path, change: Any, name: str = "recipe.yaml") -> Path:
@@ -228,7 +229,7 @@ def test_fingerprint_is_of_content_not_of_place(work: Path, tmp_path: Path) -> N
             lambda: emit(changed(work, lambda s, d: d.update(shuffle_seed=1)), work / "a"),
             lambda: emit(write_recipe(work, {**CHOOSE, "rare": 44}), work / "b"),
             lambda: emit(write_recipe(work, dict(reversed(CHOOSE.items()))), work / "c"),
-            lambda: emit(write_recipe(work, CHOOSE), work / "d", block_samples=10),
+            lambda: emit(write_recipe(work, CHOOSE), work / "d", options=Options(block_samples=10)),
         )
     ):
         seen.add(variant().fingerprint)

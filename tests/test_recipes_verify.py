@@ -31,6 +31,7 @@ from mixplan.recipes.emitting import emit
 from mixplan.recipes.reading import RECORD, record
 from mixplan.recipes.shards import ShardCheck
 from mixplan.recipes.verifying import verify
+from mixplan.recipes.written import Options
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -169,7 +170,11 @@ def test_command_verifies_and_measures_evenness(sources: Path, tmp_path: Path) -
 
 def test_bursts_are_reported(sources: Path, tmp_path: Path, here: None) -> None:
     (tmp_path / "mds").symlink_to(sources / "mds")
-    emit(write_recipe(tmp_path, {"code": 5_000, "rare": 400}, ("rare",)), tmp_path / "out", block_samples=200)
+    emit(
+        write_recipe(tmp_path, {"code": 5_000, "rare": 400}, ("rare",)),
+        tmp_path / "out",
+        options=Options(block_samples=200),
+    )
     found = verify(tmp_path / "out")
     assert found.passed
     rare = found.sources[1].spread

@@ -22,6 +22,7 @@ from mixplan.documents.base import (
 )
 from mixplan.documents.calibration_spec import Tokenizer
 from mixplan.documents.shapes import ModelShape
+from mixplan.documents.suggest import did_you_mean
 
 
 class RecipeSource(Part):
@@ -47,6 +48,17 @@ class RecipeSource(Part):
     """Samples of `sequence_length` tokens, over the whole run."""
     mds: str | None = None
     """Folder of its MDS shards, relative to this file, or a URL that Streaming understands."""
+
+
+class RecipePhase(Part):
+    """A part of the run with shares of its own: e.g. stable, then anneal."""
+
+    name: Name
+    """Also the name of its folder in the emitted mixture."""
+    samples: Count
+    """Samples of the phase; the `choose` of its sources sum to it."""
+    choose: dict[Name, Whole]
+    """Samples of each source in it; a source that is left out has none."""
 
 
 class TaskPrediction(Part):
@@ -207,6 +219,9 @@ class Recipe(Document):
     tokens: Count
     """samples × sequence_length."""
     sources: list[RecipeSource]
+    phases: list[RecipePhase] = []
+    """One after another, in this order; each becomes a mixture of its own. Together they are the recipe:
+    their samples, and those of each source, add up to it. Empty: one phase, the whole run."""
     tasks: list[RecipeTask] = []
     cost: Cost | None = None
     common_loss_nats: Number | None = None
@@ -265,6 +280,31 @@ class Recipe(Document):
                 )
             if source.tokens != source.choose * self.sequence_length:
                 problems.append(f"source {source.name!r}: tokens is not choose × sequence_length")
+        problems += self._phase_problems()
         if problems:
             raise RulesBroken(problems)
         return self
+
+    def _phase_problems(self) -> list[str]:
+        if not self.phases:
+            return []
+        problems: list[str] = []
+        wanted = {source.name: source.choose for source in self.sources}
+        names = [phase.name for phase in self.phases]
+        problems += [f"phase {name!r} is given twice" for name in sorted(set(names)) if names.count(name) > 1]
+        for phase in self.phases:
+            problems += [
+                f"phase {phase.name!r} has an unknown source, {name!r}{did_you_mean(name, wanted)}"
+                for name in phase.choose
+                if name not in wanted
+            ]
+            if (chosen := sum(phase.choose.values())) != phase.samples:
+                problems.append(
+                    f"phase {phase.name!r}: `choose` sums to {chosen}, but its samples are {phase.samples}"
+                )
+        for name, choose in wanted.items():
+            if (there := sum(phase.choose.get(name, 0) for phase in self.phases)) != choose:
+                problems.append(
+                    f"source {name!r}: its phases choose {there} samples together, the recipe {choose}"
+                )
+        return problems

@@ -15,8 +15,8 @@ import numpy as np
 from mixplan.compat import ensure_torchvision_imports
 from mixplan.documents.atomic import refuse_foreign
 from mixplan.documents.loading import load, save
-from mixplan.documents.mixture import SourceBuild
 from mixplan.documents.plan import Plan
+from mixplan.documents.source_build import SourceBuild
 from mixplan.errors import InputError
 from mixplan.recipes.folders import written_whole
 from mixplan.recipes.jobs import Job, plan_jobs, select, too_short

@@ -10,10 +10,10 @@ import numpy as np
 from mixplan.documents.mixture import Mixture
 from mixplan.documents.recipe import Recipe
 from mixplan.documents.suggest import did_you_mean
-from mixplan.recipes.emitting import STREAMS
 from mixplan.recipes.evenness import Evenness, evenness
 from mixplan.recipes.fitting import amount_problems
 from mixplan.recipes.reading import Reading
+from mixplan.recipes.streams import STREAMS
 
 # Counts may differ from the recipe by this much: Streaming's own rounding of proportions.
 _SAMPLES_TOLERANCE = 1

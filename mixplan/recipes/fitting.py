@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mixplan.documents.loading import load
 from mixplan.documents.mds_index import MdsCount
-from mixplan.documents.mixture import SourceBuild
 from mixplan.documents.recipe import Recipe, RecipeSource
+from mixplan.documents.source_build import SourceBuild
 from mixplan.errors import InputError
 from mixplan.recipes.building import SOURCE
 

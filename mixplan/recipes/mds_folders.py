@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mixplan.documents.loading import load
 from mixplan.documents.mds_index import INDEX, count_tokens
-from mixplan.documents.mixture import SourceBuild
+from mixplan.documents.source_build import SourceBuild
 from mixplan.errors import InputError
 from mixplan.recipes.building import SOURCE
 from mixplan.recipes.shards import check_shards

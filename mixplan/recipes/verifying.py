@@ -15,9 +15,10 @@ from mixplan.documents.mixture import Mixture
 from mixplan.documents.recipe import Recipe
 from mixplan.errors import InputError
 from mixplan.recipes.comparing import SourceReading, compare, disagreements
-from mixplan.recipes.emitting import RECIPE, STREAMS, WEIGHTS
 from mixplan.recipes.reading import Reading, read_mixture
 from mixplan.recipes.shards import check_shards
+from mixplan.recipes.streams import RECIPE, STREAMS
+from mixplan.recipes.weights import WEIGHTS
 
 
 @dataclass(frozen=True)

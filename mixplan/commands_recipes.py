@@ -1,0 +1,86 @@
+"""What the commands from data to mixtures do between parsing and the last line shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mixplan import console
+
+
+def scan(plan: Path, out: Path | None, workers: int | None, force: bool, as_json: bool) -> None:
+    """`scan`: count every source, show the counts, write the plan with them.
+
+    Raises:
+        InputError: a source cannot be counted, and nothing is written. Where that is seen while counting, and
+            not before it (as a path that is not there), what the others have is shown.
+    """
+    from mixplan.documents.atomic import refuse_overwrite
+    from mixplan.errors import InputError
+    from mixplan.recipes.scanned import check_output, write_scanned
+    from mixplan.recipes.scanning import scan as count
+    from mixplan.recipes.tables import scan_table
+
+    if out is not None:
+        refuse_overwrite(check_output(out), "scan", force)
+    with console.Bar("counting") as bar:
+        found = count(plan, workers, bar.update)
+    if as_json:
+        console.emit_json(found.to_json())
+    else:
+        console.table(*scan_table(found))
+    console.notes(found.notes, "warning")
+    if found.problems:
+        raise InputError(found.problems)
+    if out is not None:
+        write_scanned(plan, found, out)
+        if not as_json:
+            console.wrote([out])
+
+
+def build(plan: Path, sources: list[str], hashes: bool) -> None:
+    """`build`: write shards, show what there is."""
+    from mixplan.recipes.building import build as build_sources
+    from mixplan.recipes.tables import build_table
+
+    built = build_sources(plan, sources, hashes, console.note)
+    console.table(*build_table(built))
+    for one in built:
+        console.say(f"{'kept' if one.skipped else 'wrote'} {one.folder}")
+
+
+def emit(recipe: Path, out: Path, format: str, block_samples: int | None, force: bool) -> None:
+    """`emit`: write the mixture, say what is next."""
+    from mixplan.recipes.emitting import emit as emit_recipe
+    from mixplan.recipes.written import Options
+
+    emitted = emit_recipe(recipe, out, format, Options(block_samples), force)
+    console.notes(emitted.notes)
+    console.wrote(emitted.files)
+    if emitted.fingerprint is not None:
+        console.say(f"fingerprint {emitted.fingerprint}")
+        console.say(f"next: mixplan verify {out}")
+
+
+def verify(directory: Path, workers: int, stall_seconds: float, out: Path | None, as_json: bool) -> None:
+    """`verify`: read the mixture, compare, show.
+
+    Raises:
+        NoAnswer: it is not what its recipe says.
+    """
+    from mixplan.documents.atomic import write_json
+    from mixplan.errors import NoAnswer
+    from mixplan.recipes.tables import verification_tables
+    from mixplan.recipes.verifying import verify as verify_mixture
+
+    found = verify_mixture(directory, workers, stall_seconds, console.note)
+    if out is not None:
+        write_json(out, found.to_json())
+    if as_json:
+        console.emit_json(found.to_json())
+    else:
+        console.tables(verification_tables(found), gap=True)
+    console.notes(found.warnings, "warning")
+    if found.problems:
+        raise NoAnswer(found.problems)
+    if not as_json:
+        console.say(f"verified: {found.samples:,} samples, as the recipe says")
