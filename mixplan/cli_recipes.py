@@ -48,12 +48,16 @@ def emit(
     block_samples: Annotated[
         int | None, typer.Option(help="Shuffle in blocks of this many samples, not the whole run at once.")
     ] = None,
+    with_data: Annotated[
+        bool,
+        typer.Option("--with-data", help="Other trainers' formats: also write the tokens as they read them."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace another mixture in the folder.")] = False,
 ) -> None:
     """Write a recipe as a mixture that a trainer loads."""
     from mixplan import commands_recipes
 
-    commands_recipes.emit(recipe, out, format, block_samples, force)
+    commands_recipes.emit(recipe, out, format, block_samples, with_data, force)
 
 
 def verify(

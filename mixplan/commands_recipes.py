@@ -48,12 +48,14 @@ def build(plan: Path, sources: list[str], hashes: bool) -> None:
         console.say(f"{'kept' if one.skipped else 'wrote'} {one.folder}")
 
 
-def emit(recipe: Path, out: Path, format: str, block_samples: int | None, force: bool) -> None:
+def emit(
+    recipe: Path, out: Path, format: str, block_samples: int | None, with_data: bool, force: bool
+) -> None:
     """`emit`: write the mixture, say what is next."""
     from mixplan.recipes.emitting import emit as emit_recipe
     from mixplan.recipes.written import Options
 
-    emitted = emit_recipe(recipe, out, format, Options(block_samples), force)
+    emitted = emit_recipe(recipe, out, format, Options(block_samples, with_data), force, console.note)
     console.notes(emitted.notes)
     console.wrote(emitted.files)
     if emitted.fingerprint is not None:

@@ -14,7 +14,7 @@ from mixplan.errors import InputError
 from mixplan.recipes.folders import is_url
 from mixplan.recipes.streams import LOADER, RECIPE, STREAMS, streaming
 from mixplan.recipes.weights import WEIGHTS, weights
-from mixplan.recipes.written import Format, Options
+from mixplan.recipes.written import Format, Options, Progress
 
 FORMATS: dict[str, Format] = {"streaming": streaming, "weights": weights}
 
@@ -36,6 +36,7 @@ def emit(
     format: str = "streaming",
     options: Options = Options(),  # noqa: B008 frozen
     force: bool = False,
+    progress: Progress = lambda _: None,
 ) -> Emitted:
     """Write a recipe for a trainer; weights.json comes with every format.
 
@@ -45,6 +46,7 @@ def emit(
         format: one of FORMATS.
         options: what concerns single formats.
         force: replace files of another mixture.
+        progress: called with a line now and then while data are written.
 
     Raises:
         InputError: with every problem: unknown format, missing or unfit MDS folders, more epochs than
@@ -62,7 +64,10 @@ def emit(
     _refuse_changes(folder, texts, force)
     for name, text in texts.items():
         write_text(folder / name, text)
-    return Emitted([folder / name for name in texts], written.fingerprint, written.notes)
+    files = [folder / name for name in texts]
+    if written.data is not None:
+        files += written.data(progress)
+    return Emitted(files, written.fingerprint, written.notes)
 
 
 def _resolved(recipe: Recipe, base: Path) -> Recipe:

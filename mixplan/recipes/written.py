@@ -11,12 +11,17 @@ from mixplan.documents.recipe import Recipe
 from mixplan.documents.syntax import dump_yaml
 
 
+Progress = Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class Options:
     """What `emit` was asked besides the recipe; a format takes what concerns it."""
 
     block_samples: int | None = None
     """streaming: shuffle within blocks of this many samples instead of the whole run at once."""
+    with_data: bool = False
+    """Other trainers' formats: also write the tokens in the form that they read."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,9 @@ class Written:
     """What the user should know."""
     fingerprint: str | None
     """Of the mixture, where the format has one."""
+    data: Callable[[Progress], list[Path]] | None = None
+    """Writes the large files, where they are asked for: each atomically, those that are there and whole left
+    alone; returns their paths. Called when everything has been checked."""
 
 
 Format = Callable[[Recipe, Path, Options], Written]
