@@ -10,7 +10,6 @@ from mixplan.documents.base import Document
 from mixplan.documents.recipe import Recipe
 from mixplan.documents.syntax import dump_yaml
 
-
 Progress = Callable[[str], None]
 
 
