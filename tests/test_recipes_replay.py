@@ -129,7 +129,7 @@ def test_streams_shards_and_repeats() -> None:
     assert planned.shard_offsets.tolist() == [0, 50, 100, 123, 163, 200]
     for stream, shard, at in zip(planned.stream, planned.shard, planned.sample_ids, strict=True):
         assert planned.offsets[stream] <= at < planned.offsets[stream] + planned.available[stream]
-        assert 0 <= at - planned.shard_offsets[shard] < sum(SIZES, [])[shard]
+        assert 0 <= at - planned.shard_offsets[shard] < [size for sizes in SIZES for size in sizes][shard]
     for stream, choose in enumerate(CHOOSE.values()):
         mine = planned.sample_ids[planned.stream == stream] - planned.offsets[stream]
         times = np.bincount(mine, minlength=planned.available[stream])

@@ -95,7 +95,7 @@ def planned_order(
 
     dataset = _dataset(mixture, shard_samples, batch_size)
     world = World(nodes, ranks // nodes, max(workers, 1), 0)
-    # [nodes, ranks a node, workers, batches a worker, batch]; a device's batches come from its workers in turn
+    # [nodes, ranks a node, workers, batches a worker, batch]; a device gets batches from its workers in turn
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of, poor mixing and padding, is measured
         work = generate_work(mixture.dataset.batching_method, dataset, world, 0, drawn_samples)
