@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,19 @@ class ShardCheck:
     """Whether Streaming would decompress shards into the folder."""
 
 
-def check_shards(folder: Path, hashes: bool = True, present_only: bool = False) -> ShardCheck:
+def check_shards(
+    folder: Path,
+    hashes: bool = True,
+    present_only: bool = False,
+    beat: Callable[[Path], None] = lambda _: None,
+) -> ShardCheck:
     """Compare every shard file with the index: presence, size, and the first hash that the index names.
 
     Args:
         folder: the MDS folder.
         hashes: read the files and compare hashes too.
         present_only: files that are missing are fine (a cache that was filled as far as needed).
+        beat: called with each file before something of it is read.
 
     Raises:
         InputError: the index is missing, unreadable or incomplete.
@@ -57,13 +64,14 @@ def check_shards(folder: Path, hashes: bool = True, present_only: bool = False) 
         part = present[0]
         without_hash += not part.get("hashes")
         path = folder / part["basename"]
+        beat(path)
         if not path.is_file():
             problems.append(f"{path} is not a file")
         elif path.stat().st_size != part["bytes"]:
             problems.append(f"{path} has {path.stat().st_size:,} bytes, its index says {part['bytes']:,}")
         elif hashes and part.get("hashes"):
             hashed += 1
-            problems += _compare(path, part["hashes"])
+            problems += _compare(path, part["hashes"], beat)
     compressed = any(shard.get("zip_data") for shard in shards)
     return ShardCheck(problems, len(shards), hashed, without_hash, compressed)
 
@@ -74,14 +82,16 @@ def _describes_file(part: Any) -> bool:
     return isinstance(part.get("basename"), str) and isinstance(part.get("bytes"), int)
 
 
-def _compare(path: Path, wanted: dict[str, str]) -> list[str]:
+def _compare(path: Path, wanted: dict[str, str], beat: Callable[[Path], None]) -> list[str]:
     name, digest = next(iter(wanted.items()))
     hasher = _hasher(name)
     if hasher is None:
         return [f"{path}: its index names the hash {name!r}, which is not known here"]
+    beat(path)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             hasher.update(chunk)
+            beat(path)
     if hasher.hexdigest() != digest:
         return [f"{path}: its content is not what was written ({name} is {hasher.hexdigest()}, not {digest})"]
     return []
