@@ -1,16 +1,29 @@
 """Loads the mixture that streams.yaml, beside this file, describes. Needs torch and mosaicml-streaming only.
 
     from loader import make_loader
-    for batch in make_loader(batch_size=8, num_workers=4):
+    loader = make_loader(batch_size=8, num_workers=4)
+    for batch in loader:
         tokens = batch["tokens"]          # int64 [batch, sequence_length]
+        source = batch["source"]          # int64 [batch], number of the stream in streams.yaml
+        sample = batch["sample_id"]       # int64 [batch], number among the samples of all streams' shards
 
-batch_size is per device. One epoch is the whole run; let the global batch size divide `samples`, or Streaming
-pads the end. Keep `loader.state_dict()` in your checkpoints: it carries the mixture's fingerprint, so that a
-state of another mixture is refused instead of being resumed in another order.
+batch_size is per device. One epoch is the whole run; let the number of devices divide `samples`, or Streaming
+repeats a few at the end. `loader.came` counts the samples of each source that this process has had.
+
+Streaming ends an epoch early, without an exception, when a shard is missing or damaged. This loader raises
+EpochEndedEarlyError instead, with what came and what was due of every source.
+
+Keep `loader.state_dict()` in your checkpoints, and give it to `load_state_dict` of a new loader: that goes on
+with the next sample, also with other numbers of devices and workers. The state carries the mixture's
+fingerprint: one of another mixture is refused instead of being resumed in another order.
 """
 
 from __future__ import annotations
 
+import atexit
+import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +49,18 @@ except RuntimeError as error:
         _operators.define(_name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 from streaming import Stream, StreamingDataLoader, StreamingDataset
+from streaming.base import distributed
+from streaming.base.batching import generate_work
+from streaming.base.constant import LOCALS, SHM_TO_CLEAN
 
 HERE = Path(__file__).resolve().parent
+_SHARED_MEMORY = Path("/dev/shm")
+_HELD: list[Any] = []
+"""Open files that say, by a lock that ends with this process, which shared memory is in use."""
+
+
+class EpochEndedEarlyError(RuntimeError):
+    """Streaming stopped before it had yielded every sample."""
 
 
 def read_mixture(folder: Path = HERE) -> dict[str, Any]:
@@ -46,18 +69,65 @@ def read_mixture(folder: Path = HERE) -> dict[str, Any]:
 
 
 class MixtureDataset(StreamingDataset):
-    """All streams of a mixture; samples are {"tokens": int64 [sequence_length]}."""
+    """All streams of a mixture.
+
+    Samples are {"tokens": int64 [sequence_length], "source": int, "sample_id": int}.
+
+    Args:
+        mixture: streams.yaml as a dict.
+        batch_size: samples a device gets at a time.
+        options: more for StreamingDataset (`cache_limit`, `predownload`, `download_retry`, …).
+    """
 
     def __init__(self, mixture: dict[str, Any], batch_size: int, **options: Any) -> None:
         self.fingerprint = mixture["fingerprint"]
         self.column = mixture["column"]
+        self.names = list(mixture["streams"])
         streams = [Stream(**settings) for settings in mixture["streams"].values()]
         # Streaming polls for data every 7 ms: with its default, 8 batches ahead, small batches are slow.
         options = {"predownload": max(8 * batch_size, 4096), **mixture["dataset"], **options}
+        _free_after_crashes()
         super().__init__(streams=streams, batch_size=batch_size, **options)
+        if self._unique_rank_world.is_local_leader:
+            _hold(self._shm_prefix_int)
 
     def __getitem__(self, at: Any) -> Any:
-        return {"tokens": super().__getitem__(at)[self.column].astype(np.int64)}
+        tokens = super().__getitem__(at)[self.column].astype(np.int64)
+        return {"tokens": tokens, "source": int(self.source_of(at)), "sample_id": int(at)}
+
+    def source_of(self, sample_id: Any) -> Any:
+        """Number of the stream of a sample, or of each of an array of samples."""
+        return np.searchsorted(self.sample_offset_per_stream, sample_id, side="right") - 1
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self._due, self._failure = 0, None
+        came = 0
+        for sample in super().__iter__():
+            came += 1
+            yield sample
+        if came < self._due:
+            failure = self._failure
+            why = f"{type(failure).__name__}: {failure}" if failure else "it did not say why"
+            raise EpochEndedEarlyError(
+                f"Streaming ended after {came:,} of the {self._due:,} samples of this process ({why})"
+            )
+
+    def _get_work(self, epoch: int, sample_in_epoch: int) -> Any:
+        work = super()._get_work(epoch, sample_in_epoch)
+        self._due = int(np.count_nonzero(work != -1))
+        return work
+
+    def on_exception(self, future: Any) -> None:
+        self._failure = future.exception() or self._failure
+        super().on_exception(future)
+
+    def due(self) -> tuple[np.ndarray, int]:
+        """Samples of each source due to this rank, int64 [streams], and from which sample of the run on."""
+        world = self._parallel_rank_world
+        epoch, first = self._resume(world, self.next_epoch - 1)
+        work = generate_work(self.batching_method, self, world, epoch, first)[world.node, world.rank_of_node]
+        counted = np.bincount(self.source_of(work[work != -1]), minlength=len(self.names))
+        return counted, first
 
     def state_dict(self, num_samples: int, from_beginning: bool) -> dict[str, Any]:
         return {**super().state_dict(num_samples, from_beginning), "mixture": self.fingerprint}
@@ -71,7 +141,110 @@ class MixtureDataset(StreamingDataset):
         super().load_state_dict({key: value for key, value in obj.items() if key != "mixture"})
 
 
-def make_loader(batch_size: int, num_workers: int = 0, folder: Path = HERE, **options: Any) -> Any:
-    """A StreamingDataLoader over the mixture; `options` go to torch's DataLoader."""
-    dataset = MixtureDataset(read_mixture(folder), batch_size)
-    return StreamingDataLoader(dataset, batch_size=batch_size, num_workers=num_workers, **options)
+class MixtureLoader(StreamingDataLoader):
+    """A DataLoader over a MixtureDataset that counts what comes."""
+
+    came: np.ndarray
+    """Samples of each source in the epoch that this process has had since it started, int64 [streams]."""
+
+    def __init__(self, dataset: MixtureDataset, **options: Any) -> None:
+        super().__init__(dataset, **options)
+        self.came = np.zeros(len(dataset.names), np.int64)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.came[:] = 0
+        try:
+            for batch in super().__iter__():
+                self.came += np.bincount(batch["source"].numpy(), minlength=len(self.came))
+                yield batch
+        except EpochEndedEarlyError as error:
+            raise EpochEndedEarlyError(self._what_came(error)) from None
+
+    def _what_came(self, error: Exception) -> str:
+        due, first = self.dataset.due()
+        counted = "; ".join(
+            f"{name} {came:,} of {wanted:,}"
+            for name, came, wanted in zip(self.dataset.names, self.came, due, strict=True)
+        )
+        # A worker's exception comes with its traceback.
+        last = str(error).strip().splitlines()[-1].rpartition(f"{type(error).__name__}: ")[2]
+        return (
+            f"rank {distributed.get_rank()}: the mixture ended early. Samples that came, of those due since "
+            f"sample {first:,} of the run: {counted}. {last}. `mixplan verify` says which shard is missing "
+            "or damaged; put it back and continue from the last checkpoint"
+        )
+
+
+def make_loader(
+    batch_size: int,
+    num_workers: int = 0,
+    folder: Path = HERE,
+    dataset_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> MixtureLoader:
+    """A loader of the mixture in `folder`.
+
+    Args:
+        batch_size: samples a device gets at a time.
+        num_workers: processes a device that read.
+        folder: where streams.yaml is.
+        dataset_options: for StreamingDataset: `cache_limit`, `predownload`, ….
+        options: for torch's DataLoader.
+    """
+    dataset = MixtureDataset(read_mixture(folder), batch_size, **(dataset_options or {}))
+    return MixtureLoader(dataset, batch_size=batch_size, num_workers=num_workers, **options)
+
+
+def _hold(number: int) -> None:
+    """Say that the shared memory of this number is in use for as long as this process lives."""
+    if not _SHARED_MEMORY.is_dir():
+        return
+    path = _SHARED_MEMORY / f"{number:06}_mixture_{os.getpid()}"
+    file = path.open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    file.write(_identity(f"{number:06}"))
+    file.flush()
+    _HELD.append(file)
+    atexit.register(path.unlink, missing_ok=True)
+
+
+def _free_after_crashes() -> None:
+    """Remove the shared memory of runs of this loader that were killed; all other stays.
+
+    Streaming refuses a cache folder that shared memory of a killed run names, and its own remedy also takes
+    the shared memory of the runs beside this one.
+    """
+    several = distributed.get_local_world_size() > 1
+    if several and not (distributed.dist.is_available() and distributed.dist.is_initialized()):
+        return  # the ranks cannot wait for each other
+    if distributed.get_local_rank() == 0:
+        for path in _SHARED_MEMORY.glob("*_mixture_*"):
+            _free_if_dead(path)
+    if several:
+        distributed.barrier()
+
+
+def _free_if_dead(path: Path) -> None:
+    try:
+        file = path.open("r+")
+    except OSError:  # another user's, or just removed
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        number = path.name.split("_")[0]
+        # Another program may have taken the number since.
+        if file.read() == _identity(number) != "":
+            for name in SHM_TO_CLEAN:
+                (_SHARED_MEMORY / f"{number}_{name}").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def _identity(number: str) -> str:
+    """Which file the shared memory of a number is; empty when there is none."""
+    try:
+        return str((_SHARED_MEMORY / f"{number}_{LOCALS}").stat().st_ino)
+    except FileNotFoundError:
+        return ""
