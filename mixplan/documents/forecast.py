@@ -1,6 +1,7 @@
 """What recommend asks of the laws: a protocol, so that neither stage imports the other.
 
-Shape legend: n = cells (broadcast together), D = draws of the laws' parameters, G = goals, K = parameters.
+Shape legend: n = cells (broadcast together), D = draws of the laws' parameters, G = goals, K = parameters,
+m = measurements of one run, P = courses that one run may take.
 """
 
 from __future__ import annotations
@@ -62,6 +63,63 @@ class GoalForecast:
     """Its upper end, shape (n,)."""
     extrapolated: list[list[str]]
     """Per cell, why it lies outside what was measured; empty list: inside."""
+
+
+@dataclass(frozen=True)
+class RunPoints:
+    """Points of one run at which one goal is, or may be, measured; arrays of shape (m,)."""
+
+    tokens: FloatArray
+    """Training tokens so far."""
+    frequency: FloatArray
+    """Instances per training token so far: exposures ÷ tokens (of a source as a whole: its share)."""
+    finished: NDArray[np.bool_]
+    """Whether the learning rate had decayed, as at the end of a run."""
+    error: FloatArray
+    """Standard error of the evaluation alone, in skill or bits per byte; 0: as in the ladder."""
+
+
+class RunForecast(Protocol):
+    """One run and one goal, as P courses that it may take from its first to its last token.
+
+    A course is a draw of the laws' parameters, how far this run and this task lie from the laws' mean, and
+    that part of the measurements' scatter which stays with a task throughout a run. What is left is new in
+    every measurement. So measurements early in a run say something about its end.
+    """
+
+    @property
+    def draw(self) -> IntArray:
+        """Which draw of the laws' parameters each course belongs to, shape (P,)."""
+        ...
+
+    @property
+    def law_weight(self) -> FloatArray:
+        """Probability of each course before anything is measured, as the laws alone have it, shape (P,)."""
+        ...
+
+    @property
+    def weight(self) -> FloatArray:
+        """The same with a small part for runs that the laws do not describe, so that measurements which
+        contradict the laws can be followed, shape (P,)."""
+        ...
+
+    def measured(self, at: RunPoints, generator: np.random.Generator) -> FloatArray:
+        """One measurement in every course at every point, shape (m, P): skill, or bits per byte."""
+        ...
+
+    def log_likelihood(self, at: RunPoints, value: FloatArray) -> FloatArray:
+        """ln of the probability (of a density for bits per byte) of measured values, shape (m,), in every
+        course, shape (P,)."""
+        ...
+
+    def reached(self, tokens: FloatArray, frequency: FloatArray) -> FloatArray:
+        """Probability that the goal is reached by the finished run, in every course, shape (n, P).
+
+        Args:
+            tokens: of the whole run, shape (n,).
+            frequency: exposures of the whole run ÷ its tokens, shape (n,).
+        """
+        ...
 
 
 class CellForecast(Protocol):
@@ -147,6 +205,10 @@ class Forecast(Protocol):
 
         In the same order of draws as `reached`.
         """
+        ...
+
+    def one_run(self, goal: Goal, block_params: float) -> RunForecast:
+        """The courses that one run of a size may take towards a goal."""
         ...
 
     def lm_loss(

@@ -48,6 +48,8 @@ class RecipeSource(Part):
     """Samples of `sequence_length` tokens, over the whole run."""
     mds: str | None = None
     """Folder of its MDS shards, relative to this file, or a URL that Streaming understands."""
+    repetition_half_life_epochs: Positive | None = None
+    """R* of arXiv 2305.16264, eq. 5, in epochs, as the plan has it: what repeats are worth."""
 
 
 class RecipePhase(Part):
@@ -95,6 +97,8 @@ class RecipeTask(Part):
     name: Name
     family: str
     complexity: Positive
+    density: dict[Name, NonNegative] = {}
+    """Instances per token of each source that holds it, as the plan has it; of a source as a whole, 1."""
     equivalent: bool = False
     """True when the plan states this kind as the equivalent of a task that was not measured."""
     target_probability: Fraction

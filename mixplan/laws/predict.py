@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from mixplan.documents import Calibration
 from mixplan.documents.calibration import FittedLaw
-from mixplan.documents.forecast import Goal, GoalForecast, SkillForecast
+from mixplan.documents.forecast import Goal, GoalForecast, RunForecast, SkillForecast
 from mixplan.documents.suggest import did_you_mean
 from mixplan.errors import InputError
 from mixplan.laws import lm_loss, source_predict
 from mixplan.laws.beta_noise import interval
 from mixplan.laws.evidence import AXES
 from mixplan.laws.goals import Asked, SkillGoals
+from mixplan.laws.one_run import SkillRun
+from mixplan.laws.one_source_run import SourceRun
 from mixplan.laws.protocol import Cells, Scattered, log_axes, mixed
 from mixplan.laws.source_goals import SourceGoals
 from mixplan.laws.surface import Surface, measured_complexities
@@ -237,6 +239,18 @@ class LawForecast:
             for row, reasons in zip(rows, said.extrapolated, strict=True):
                 extrapolated[row] = reasons
         return GoalForecast(value, low, high, extrapolated)
+
+    def one_run(self, goal: Goal, block_params: float) -> RunForecast:
+        """The courses that one run may take towards a goal; the same in every call.
+
+        Raises:
+            InputError: the laws cannot speak about the goal.
+        """
+        self._check([goal])
+        if goal.bits_per_byte is not None:
+            return SourceRun(self._source_goals(goal.family), goal.bits_per_byte, block_params)
+        family, complexity, skill = self._asked(goal)
+        return SkillRun(self._skills.surfaces, (family, complexity), skill, block_params)
 
     def parameters(self, goals: Sequence[Goal]) -> tuple[list[str], FloatArray]:
         """What is uncertain behind these goals, in words, and its value in every draw, shape (D, K).

@@ -74,14 +74,29 @@ class SourceGoals:
         step = max(1, _CHUNK // count)
         for start in range(0, len(share), step):
             rows = slice(start, start + step)
-            given = np.minimum(share[rows], 1.0)
-            at = Inputs(block_params[rows], tokens[rows], given, np.zeros(len(given)))
-            curve = log_bits(FORMS[self._law.law], self.named, doubted(at, self._law, self.doubt))  # (D, n)
-            far = distance(self._law, at, ("block_params", "tokens"))
+            curve, far = self._curve(block_params[rows], tokens[rows], share[rows])
             scatter = np.sqrt(self.scatter[:, None] ** 2 + (self._within[:, None] * far) ** 2)
             gap = np.log(bits_per_byte[rows]) - curve - self.misfit[:, None] * far
             found[rows] = ndtr(gap / np.maximum(scatter, 1e-12)).T
         return np.clip(found, CERTAIN, 1.0 - CERTAIN)
+
+    def of_run(
+        self, block_params: FloatArray, tokens: FloatArray, share: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Mean ln(bits per byte) over runs in every draw, and the standard deviation of a run's own part,
+        each of shape (n, D)."""
+        curve, far = self._curve(block_params, tokens, share)
+        own = np.hypot(self.named["run_sd"], np.outer(far, self._within))
+        return curve.T + np.outer(far, self.misfit), own
+
+    def _curve(
+        self, block_params: FloatArray, tokens: FloatArray, share: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """ln(bits per byte) of every draw, shape (D, n), and the distance from what was measured, (n,)."""
+        given = np.minimum(share, 1.0)
+        at = Inputs(block_params, tokens, given, np.zeros(len(given)))
+        curve = log_bits(FORMS[self._law.law], self.named, doubted(at, self._law, self.doubt))
+        return curve, distance(self._law, at, ("block_params", "tokens"))
 
 
 def misfit_normal(draws: int) -> FloatArray:

@@ -107,6 +107,7 @@ def _sources(problem: Problem, chosen: Whole) -> list[RecipeSource]:
             tokens_available=float(problem.unique_tokens[s]),
             choose=int(chosen.choose[s]),
             mds=problem.mds[s],
+            repetition_half_life_epochs=float(problem.half_life[s]),
         )
         for s, name in enumerate(problem.sources)
     ]
@@ -132,6 +133,11 @@ def _tasks(
             name=task.name,
             family=problem.goals[t].family,
             complexity=problem.goals[t].complexity,
+            density={
+                name: float(problem.density[t, s])
+                for s, name in enumerate(problem.sources)
+                if problem.density[t, s] > 0
+            },
             equivalent=task.equivalent is not None,
             target_probability=task.target_probability,
             confidence=task.confidence,
