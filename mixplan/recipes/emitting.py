@@ -12,11 +12,12 @@ from mixplan.documents.recipe import Recipe
 from mixplan.documents.suggest import did_you_mean
 from mixplan.errors import InputError
 from mixplan.recipes.folders import is_url
+from mixplan.recipes.olmo_core import olmo_core
 from mixplan.recipes.streams import LOADER, RECIPE, STREAMS, streaming
 from mixplan.recipes.weights import WEIGHTS, weights
 from mixplan.recipes.written import Format, Options, Progress
 
-FORMATS: dict[str, Format] = {"streaming": streaming, "weights": weights}
+FORMATS: dict[str, Format] = {"streaming": streaming, "olmo-core": olmo_core, "weights": weights}
 
 
 @dataclass(frozen=True)
