@@ -26,7 +26,7 @@ class DatasetSettings(Part):
     """Keyword arguments of `streaming.StreamingDataset`: all that decides which sample comes when."""
 
     shuffle: bool = True
-    shuffle_algo: Literal["naive", "py1e", "py1s", "py2s", "py1b", "py1br"] = "naive"
+    shuffle_algo: Literal["naive", "py1e", "py1s", "py2s", "py1br"] = "naive"
     """naive: one permutation of the whole run, so that a scarce source is as even as independent draws."""
     shuffle_seed: Whole
     shuffle_block_size: Count
@@ -36,6 +36,9 @@ class DatasetSettings(Part):
     sampling_method: Literal["balanced", "fixed"] = "balanced"
     sampling_granularity: Count = 1
     """Samples picked at a time from one shard for a fraction of an epoch."""
+    cache_limit: Count | None = None
+    """Bytes of shards and indexes that a node keeps; Streaming deletes the shards that it used longest ago.
+    Decides nothing about the order, and is not part of the fingerprint."""
 
 
 class Mixture(Document):
@@ -54,7 +57,7 @@ class Mixture(Document):
     dataset: DatasetSettings
     streams: dict[Name, StreamSettings]
     index_sha256: dict[Name, str] = {}
-    """Of the index.json of each local source, as it was when the mixture was emitted."""
+    """Of the index.json of each source that could be read, as it was when the mixture was emitted."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Mixture:
@@ -73,7 +76,7 @@ class Mixture(Document):
             "samples": self.samples,
             "sequence_length": self.sequence_length,
             "column": self.column,
-            "dataset": self.dataset.model_dump(mode="json"),
+            "dataset": self.dataset.model_dump(mode="json", exclude={"cache_limit"}),
             "streams": streams,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

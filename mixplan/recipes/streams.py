@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mixplan.documents.mds_index import INDEX, count_tokens
 from mixplan.documents.mixture import DatasetSettings, Mixture, StreamSettings
-from mixplan.documents.recipe import Recipe
+from mixplan.documents.recipe import Recipe, RecipeSource
 from mixplan.errors import InputError
-from mixplan.recipes.fitting import check_source
+from mixplan.recipes.fitting import amount_problems, check_source
 from mixplan.recipes.folders import is_url
+from mixplan.recipes.indexes import SourceIndex, local_index, remote_index
+from mixplan.recipes.ordering import ordered
 from mixplan.recipes.written import Options, Written, commented_yaml
 
 STREAMS, RECIPE, LOADER = "streams.yaml", "recipe.yaml", "loader.py"
@@ -33,9 +34,30 @@ def streaming(recipe: Recipe, folder: Path, options: Options) -> Written:
         options: what was asked.
 
     Raises:
-        InputError: with every problem of every source.
+        InputError: with every problem of every source, or what was asked contradicts itself.
+        NoAnswer: no order that is even fits into the cache that was asked for.
     """
-    mixture, notes = _mixture(recipe, folder, options.block_samples)
+    options.check_order()
+    found = _sources(recipe, folder)
+    mixture = Mixture(
+        name=recipe.name,
+        fingerprint="",
+        samples=recipe.samples,
+        sequence_length=recipe.sequence_length,
+        tokens=recipe.tokens,
+        column=next((index.counted.column for index in found.indexes.values()), "tokens"),
+        dataset=DatasetSettings(
+            shuffle_seed=recipe.shuffle_seed,
+            shuffle_block_size=options.block_samples or recipe.samples,
+            sampling_granularity=1 if recipe.samples <= _PICK_SINGLY_UP_TO else _PICK_TOGETHER,
+        ),
+        streams=found.streams,
+        index_sha256={name: index.sha256 for name, index in found.indexes.items()},
+    )
+    rare = [source.name for source in recipe.sources if source.role == "rare" and source.choose]
+    settings, notes, measured = ordered(mixture, rare, found.indexes, options)
+    mixture = mixture.model_copy(update={"dataset": settings})
+    mixture = mixture.model_copy(update={"fingerprint": mixture.digest()})
     texts = {
         STREAMS: commented_yaml(mixture, _HEADER),
         LOADER: Path(__file__).with_name(LOADER).read_text(encoding="utf-8"),
@@ -43,72 +65,89 @@ def streaming(recipe: Recipe, folder: Path, options: Options) -> Written:
             recipe, "The recipe that streams.yaml was made from; `mixplan verify` reads it."
         ),
     }
-    return Written(texts, notes, mixture.fingerprint)
+    return Written(texts, [*found.notes, *notes], mixture.fingerprint, measured=measured)
 
 
-def _mixture(recipe: Recipe, folder: Path, block_samples: int | None) -> tuple[Mixture, list[str]]:
-    """The mixture, and notes; every problem of every source at once."""
-    if block_samples is not None and block_samples < 1:
-        raise InputError(f"--block-samples {block_samples}: at least one sample is needed")
+@dataclass
+class _Found:
+    """What there is of the recipe's sources."""
+
+    streams: dict[str, StreamSettings] = field(default_factory=dict)
+    indexes: dict[str, SourceIndex] = field(default_factory=dict)
+    """Of the streams whose index could be read."""
+    notes: list[str] = field(default_factory=list)
+
+
+def _sources(recipe: Recipe, folder: Path) -> _Found:
+    """Every source's stream and index; all problems of all sources at once."""
+    found = _Found()
     problems: list[str] = []
-    notes: list[str] = []
-    streams: dict[str, StreamSettings] = {}
-    digests: dict[str, str] = {}
-    columns: dict[str, list[str]] = {}
     for source in recipe.sources:
         if source.choose == 0:
-            notes.append(f"source {source.name!r} has no samples in this recipe and is left out")
+            found.notes.append(f"source {source.name!r} has no samples in this recipe and is left out")
         elif source.mds is None:
             problems.append(
                 f"source {source.name!r} has no `mds`; say where its shards are, or use --format weights"
             )
-        elif is_url(source.mds):
-            cache = str(folder / "cache" / source.name)
-            streams[source.name] = StreamSettings(local=cache, remote=source.mds, choose=source.choose)
-            notes.append(
-                f"source {source.name!r} is remote: its length and size were not checked (`mixplan verify` "
-                f"does); the loader keeps its shards in {cache}"
-            )
         else:
-            place = Path(source.mds)
             try:
-                counted = count_tokens(place)
-                notes += check_source(recipe, source, place, counted)
+                look = _remote if is_url(source.mds) else _local
+                look(recipe, source, source.mds, folder, found)
             except InputError as error:
                 problems += [f"source {source.name!r}: {problem}" for problem in error.problems]
-                continue
-            streams[source.name] = StreamSettings(local=source.mds, choose=source.choose)
-            digests[source.name] = hashlib.sha256((place / INDEX).read_bytes()).hexdigest()
-            columns.setdefault(counted.column, []).append(source.name)
+    problems += _shared(found)
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _local(recipe: Recipe, source: RecipeSource, mds: str, folder: Path, found: _Found) -> None:
+    index = local_index(Path(mds))
+    found.notes += check_source(recipe, source, Path(mds), index.counted)
+    found.streams[source.name] = StreamSettings(local=mds, choose=source.choose)
+    found.indexes[source.name] = index
+
+
+def _remote(recipe: Recipe, source: RecipeSource, mds: str, folder: Path, found: _Found) -> None:
+    """A source behind a URL; that its index cannot be read from here is no reason not to emit."""
+    cache = str(folder / "cache" / source.name)
+    found.streams[source.name] = StreamSettings(local=cache, remote=mds, choose=source.choose)
+    try:
+        index = remote_index(mds)
+    except InputError as error:
+        found.notes.append(
+            f"source {source.name!r} is remote and {error.problems[0]}: its length, size and evenness were "
+            f"not checked (`mixplan verify` does); the loader keeps its shards in {cache}"
+        )
+        return
+    counted = index.counted
+    if counted.sequence_length != recipe.sequence_length:
+        raise InputError(
+            f"{mds} holds samples of {counted.sequence_length:,} tokens, the recipe's have "
+            f"{recipe.sequence_length:,}; build the source with that sequence_length"
+        )
+    if problems := amount_problems(source, counted.samples, counted.sequence_length, mds):
+        raise InputError(problems)
+    found.indexes[source.name] = index
+    found.notes.append(f"source {source.name!r} is remote: the loader keeps its shards in {cache}")
+
+
+def _shared(found: _Found) -> list[str]:
+    """Sources that cannot be streams side by side."""
     readers: dict[str, list[str]] = {}
-    for name, stream in streams.items():
+    for name, stream in found.streams.items():
         readers.setdefault(stream.remote or stream.local, []).append(name)
-    problems += [
+    problems = [
         f"sources {', '.join(names)} read the same shards, {shards}; merge them, or split the data"
         for shards, names in readers.items()
         if len(names) > 1
     ]
+    columns: dict[str, list[str]] = {}
+    for name, index in found.indexes.items():
+        columns.setdefault(index.counted.column, []).append(name)
     if len(columns) > 1:
         shown = "; ".join(f"{column!r} in {', '.join(names)}" for column, names in columns.items())
         problems.append(
             f"the sources keep their tokens in columns of different names: {shown}; build them alike"
         )
-    if problems:
-        raise InputError(problems)
-    mixture = Mixture(
-        name=recipe.name,
-        fingerprint="",
-        samples=recipe.samples,
-        sequence_length=recipe.sequence_length,
-        tokens=recipe.tokens,
-        column=next(iter(columns), "tokens"),
-        dataset=DatasetSettings(
-            shuffle_algo="naive" if block_samples is None else "py1e",
-            shuffle_seed=recipe.shuffle_seed,
-            shuffle_block_size=block_samples or recipe.samples,
-            sampling_granularity=1 if recipe.samples <= _PICK_SINGLY_UP_TO else _PICK_TOGETHER,
-        ),
-        streams=streams,
-        index_sha256=digests,
-    )
-    return mixture.model_copy(update={"fingerprint": mixture.digest()}), notes
+    return problems

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mixplan.documents.base import Document
 from mixplan.documents.recipe import Recipe
 from mixplan.documents.syntax import dump_yaml
+from mixplan.errors import InputError
 
 Progress = Callable[[str], None]
 
@@ -19,8 +21,39 @@ class Options:
 
     block_samples: int | None = None
     """streaming: shuffle within blocks of this many samples instead of the whole run at once."""
+    cache_limit: int | None = None
+    """streaming: bytes of shards that a node can hold; the smallest even order is searched for."""
+    nodes: int | None = None
+    """streaming: machines that the run is planned for; empty: one."""
+    canonical_nodes: int | None = None
+    """streaming: Streaming's num_canonical_nodes; empty: chosen."""
     with_data: bool = False
     """Other trainers' formats: also write the tokens in the form that they read."""
+
+    def check_order(self) -> None:
+        """Raises InputError with all that is wrong with what concerns the order."""
+        problems = [
+            f"--{name} {value}: at least {least} {'is' if value == 1 else 'are'} needed"
+            for name, value, least in (
+                ("block-samples", self.block_samples, 2),
+                ("cache-limit", self.cache_limit, 1),
+                ("nodes", self.nodes, 1),
+                ("canonical-nodes", self.canonical_nodes, 1),
+            )
+            if value is not None and value < least
+        ]
+        if self.block_samples is not None and self.cache_limit is not None:
+            problems.append(
+                "--block-samples and --cache-limit: the second chooses the block itself; give one of them"
+            )
+        canonical, nodes = self.canonical_nodes or 1, self.nodes or 1
+        if not problems and max(canonical, nodes) % min(canonical, nodes):
+            problems.append(
+                f"--canonical-nodes {canonical} and --nodes {nodes}: one must divide the other, or Streaming "
+                f"refuses; take a multiple of {nodes}"
+            )
+        if problems:
+            raise InputError(problems)
 
 
 @dataclass(frozen=True)
@@ -36,6 +69,8 @@ class Written:
     data: Callable[[Progress], list[Path]] | None = None
     """Writes the large files, where they are asked for: each atomically, those that are there and whole left
     alone; returns their paths. Called when everything has been checked."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What was measured of the planned order, for --json; empty where there is none."""
 
 
 Format = Callable[[Recipe, Path, Options], Written]
