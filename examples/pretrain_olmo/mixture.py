@@ -1,0 +1,77 @@
+"""What `mixplan emit` wrote, as phases that are trained one after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixplan.documents import load
+from mixplan.documents.mixture import Mixture
+from mixplan.documents.recipe import Recipe
+from mixplan.errors import InputError
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A mixture: the whole run, or a part of it with shares of its own."""
+
+    name: str
+    folder: Path
+    mixture: Mixture
+    recipe: Recipe
+
+    def planned(self) -> dict[str, int]:
+        """Samples of each source."""
+        return {name: stream.choose for name, stream in self.mixture.streams.items()}
+
+
+def read_phases(folder: Path) -> list[Phase]:
+    """The phases of a folder in their order; one when it has no phases.yaml.
+
+    Raises:
+        InputError: the folder holds no mixture, or a damaged one.
+    """
+    folders = [folder]
+    if (folder / "phases.yaml").is_file():
+        folders = sorted(path.parent for path in folder.glob("*/streams.yaml"))
+    if not folders or not (folders[0] / "streams.yaml").is_file():
+        raise InputError(
+            f"--mixture {folder}: no mixture there; `mixplan emit recipe.yaml -o {folder}` writes one"
+        )
+    phases = []
+    for path in folders:
+        mixture, recipe = load(path / "streams.yaml", Mixture), load(path / "recipe.yaml", Recipe)
+        phases.append(Phase(path.name if len(folders) > 1 else "run", path, mixture, recipe))
+    return phases
+
+
+def open_loader(phase: Phase, batch_size: int, workers: int, pin: bool, options: dict[str, Any]) -> Any:
+    """The loader that was emitted with the mixture, giving this process `batch_size` samples at a time."""
+    from mixplan.recipes.loader import make_loader
+
+    return make_loader(batch_size, workers, phase.folder, options, pin_memory=pin)
+
+
+def held_out_samples(folder: Path, column: str, most: int) -> dict[str, Any]:
+    """Samples to measure the loss of each source on: int64 (n, L) by source.
+
+    Args:
+        folder: an MDS folder for each source, by its name, built like the sources.
+        column: that holds the tokens.
+        most: samples of each source.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    import numpy as np
+    from streaming import LocalDataset
+
+    found = {}
+    for index in sorted(folder.glob("*/index.json")):
+        data = LocalDataset(str(index.parent))
+        rows = [data[number][column].astype(np.int64) for number in range(min(most, data.size))]
+        found[index.parent.name] = np.stack(rows)
+    if not found:
+        raise InputError(f"--held-out {folder}: give a folder with a folder of MDS shards for each source")
+    return found
