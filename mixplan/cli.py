@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mixplan.cli_recipes import build, emit, scan, verify
+from mixplan.cli_recipes import build, emit, scan, track, verify
 from mixplan.cli_testbed import testbed
 
 app = typer.Typer(
@@ -333,7 +333,7 @@ def recommend(
         commands.what_if(plan, calibration, what_if, out, why, searching, force, as_json)
 
 
-for _command in (scan, build, emit, verify):
+for _command in (scan, build, emit, verify, track):
     app.command()(_command)
 
 

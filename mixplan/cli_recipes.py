@@ -1,4 +1,4 @@
-"""The commands from data to mixtures: scan, build, emit, verify. Heavy imports happen inside commands."""
+"""The commands from data to mixtures and their runs: scan, build, emit, verify, track. Imports stay inside."""
 
 from __future__ import annotations
 
@@ -73,3 +73,23 @@ def verify(
     from mixplan import commands_recipes
 
     commands_recipes.verify(directory, workers, stall_seconds, out, as_json)
+
+
+def track(
+    recipe: Annotated[Path, typer.Argument(help="recipe.yaml that the run was started with.")],
+    log: Annotated[
+        Path,
+        typer.Option(help="Evaluations so far (.jsonl, .csv or .parquet): task, tokens, skill or accuracy."),
+    ],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="calibration.json, or ref:NAME. Default: the reference that the recipe came from."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", help="Also write the JSON here.")] = None,
+    force: ForceFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare a run under way with its forecast; exit 1 where a task will not be learned."""
+    from mixplan import commands_recipes
+
+    commands_recipes.track(recipe, log, calibration, out, force, as_json)

@@ -86,3 +86,50 @@ def verify(directory: Path, workers: int, stall_seconds: float, out: Path | None
         raise NoAnswer(found.problems)
     if not as_json:
         console.say(f"verified: {found.samples:,} samples, as the recipe says")
+
+
+def track(
+    recipe: Path, log: Path, calibration: Path | None, out: Path | None, force: bool, as_json: bool
+) -> None:
+    """`track`: judge the run, show and write what was found.
+
+    Raises:
+        InputError: recipe, log or calibration are wrong, or do not belong together.
+        NoAnswer: a task will not be learned; all is shown, and written, all the same.
+    """
+    from mixplan.documents import Calibration, Recipe, load
+    from mixplan.documents.atomic import refuse_overwrite, write_json
+    from mixplan.documents.references import reference_warnings
+    from mixplan.errors import NoAnswer
+    from mixplan.laws.predict import LawForecast
+    from mixplan.recommend.track import track as judge
+    from mixplan.recommend.track_log import read_log
+    from mixplan.recommend.track_origin import calibration_of, other_calibration
+    from mixplan.recommend.track_shown import advice, headline, lost, table
+
+    if out is not None:
+        refuse_overwrite(out, "track", force)
+    planned = load(recipe, Recipe)
+    path = calibration_of(planned) if calibration is None else calibration
+    file = console.resolved(path, "calibration.json")
+    laws = load(file, Calibration)
+    warnings = other_calibration(planned, file)
+    if file == path:
+        warnings += reference_warnings(laws.provenance)
+    found = judge(planned, LawForecast(laws), read_log(log, planned))
+    if out is not None:
+        write_json(out, found.to_json())
+    if as_json:
+        console.emit_json(found.to_json())
+    else:
+        console.say(headline(found))
+        console.say()
+        console.table(*table(found))
+        for text in advice(found):
+            console.say(text)
+        if out is not None:
+            console.wrote([out])
+    console.notes(found.notes)
+    console.notes(warnings, "warning")
+    if found.lost:
+        raise NoAnswer(lost(found))

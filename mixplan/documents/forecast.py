@@ -88,6 +88,16 @@ class RunForecast(Protocol):
     """
 
     @property
+    def in_skill(self) -> bool:
+        """Whether the goal is a skill; else it is bits per byte."""
+        ...
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the laws describe measurements before the learning rate has decayed."""
+        ...
+
+    @property
     def draw(self) -> IntArray:
         """Which draw of the laws' parameters each course belongs to, shape (P,)."""
         ...

@@ -45,6 +45,8 @@ STRAYS, STRAY = 0.02, 2.0
 """Part of runs that the laws do not describe, and how far those lie off, in η."""
 UNMEASURED_CORRELATION = 0.5
 """r where the ladder had one checkpoint a cell: what the fit begins with (mixplan.laws.hierarchy)."""
+NO_OFFSET = 0.01
+"""An offset between unfinished and finished runs up to this was not measured: its prior is then 0 ± 0.001."""
 _LEAST = 1e-300
 
 
@@ -119,6 +121,16 @@ class SkillRun:
         self._precision = precision[self.draw]
         self._stays = np.sqrt(correlation)[self.draw]
         self._new = np.sqrt(1.0 - correlation)[self.draw]
+
+    @property
+    def in_skill(self) -> bool:
+        """As of `RunForecast`."""
+        return True
+
+    @property
+    def unfinished(self) -> bool:
+        """As of `RunForecast`: whether the ladder was measured before the ends of its runs."""
+        return any(bool((np.abs(surface.finished) > NO_OFFSET).any()) for surface in self._surfaces)
 
     @property
     def draw(self) -> IntArray:

@@ -42,6 +42,16 @@ class SourceRun:
         self._courses = courses(len(goals.misfit), seed)
 
     @property
+    def in_skill(self) -> bool:
+        """As of `RunForecast`."""
+        return False
+
+    @property
+    def unfinished(self) -> bool:
+        """As of `RunForecast`: never."""
+        return False
+
+    @property
     def draw(self) -> IntArray:
         """As of `RunForecast`."""
         return self._courses.draw
