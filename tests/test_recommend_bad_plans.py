@@ -153,6 +153,17 @@ def test_sizes_given_twice() -> None:
         Plan.model_validate(plan_dict(sizes=["cpu_33k", {"ladder": "cpu", "max_block_params": 40e3}]))
 
 
+def test_a_size_by_its_counts() -> None:
+    counted = {"name": "other", "block_params": 1000, "embedding_params": 200}
+    small, large = Plan.model_validate(plan_dict(sizes=["cpu_8k", counted])).shapes()
+    assert (small.name, large.name) == ("other", "cpu_8k")
+    assert small.total_params(257) == 1200 and small.flops_per_token(257, 16) == 6 * 1100
+    told = {**counted, "training_flops_per_token": 9.0}
+    assert Plan.model_validate(plan_dict(sizes=[told])).shapes()[0].flops_per_token(257, 16) == 9
+    with pytest.raises(ValidationError, match=r"Extra inputs are not permitted"):
+        Plan.model_validate(plan_dict(sizes=[{**counted, "d_model": 4}]))
+
+
 def test_everything_wrong_is_said_at_once_and_nothing_is_searched() -> None:
     law = Logistic(loss=False)
     plan = plan_dict(budget={"tokens": 10}, min_tokens=1e3)

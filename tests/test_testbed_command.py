@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from mixplan.cli import app
-from mixplan.documents import read_measurements
+from mixplan.documents import Plan, load, read_measurements, save
 from mixplan.errors import InputError
 
 TINY = [
@@ -98,10 +100,28 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def plan(complexity: float) -> dict[str, Any]:
+    """A task of one source in a hundred samples, for encoders of some widths."""
+    return {
+        "sources": [
+            {"name": "frequent", "role": "common", "tokens_available": 1e6, "min_share": 0.5},
+            {"name": "scarce", "role": "rare", "tokens_available": 1e4, "max_epochs": 50},
+        ],
+        "tasks": [
+            {"name": "seldom", "density": {"scarce": 1.0}, "family": "linear_regression",
+             "complexity": complexity, "target_probability": 0.5},
+        ],
+        "sizes": [{"name": f"width_{width}", "block_params": width} for width in (4, 12, 24, 48)],
+        "sequence_length": 64,
+        "budget": {"tokens": 38400},
+    }  # fmt: skip
+
+
 @pytest.mark.slow
-def test_the_laws_and_the_report_run_on_it(tmp_path: Path) -> None:
+def test_the_laws_the_search_and_the_report_run_on_it(tmp_path: Path) -> None:
     from mixplan.laws.calibration import fit_calibration
     from mixplan.laws.predict import LawForecast
+    from mixplan.recommend import recommend
     from mixplan.report import find_inputs, write_report
 
     parts = ("--only", "sweep", "--only", "gaps", "--widths", "4,12,24,48")
@@ -120,5 +140,13 @@ def test_the_laws_and_the_report_run_on_it(tmp_path: Path) -> None:
     skill = forecast.skill(names, np.full(4, complexity), widths, np.full(4, tokens), frequencies).skill
     # The frequent task is learned by all of these widths, the rare one by wide students only.
     assert skill[0] > 0.8 and skill[0] > skill[1] > skill[3] + 0.2 and skill[2] > skill[3] + 0.2
+    # Width is the size that a plan asks for, by its count.
+    save(calibration, tmp_path / "calibration.json")
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan(complexity)))
+    recipe = recommend(load(tmp_path / "plan.yaml", Plan), forecast, tmp_path, calibration=calibration)
+    assert recipe.size.name == f"width_{recipe.block_params}" and recipe.total_params == recipe.block_params
+    assert recipe.cost is not None and recipe.cost.flops == 6 * recipe.block_params * recipe.tokens
+    assert recipe.tasks[0].recommended.p_learned >= 0.5 > recipe.tasks[0].natural.p_learned
+    save(recipe, tmp_path / "recipe.yaml")
     write_report(find_inputs(tmp_path), forecast, tmp_path / "page.html")
     assert "width_48" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -20,7 +20,13 @@ from mixplan.documents.plan_parts import (
     Search,
     SizeRange,
 )
-from mixplan.documents.shapes import ModelShape, as_shapes, check_presets
+from mixplan.documents.shapes import (
+    CountedSize,
+    ModelShape,
+    as_shapes,
+    check_presets,
+    kind_of_size,
+)
 from mixplan.documents.suggest import did_you_mean
 
 TOLERANCE = 1e-9
@@ -31,11 +37,14 @@ def _kind_of_size(value: Any) -> str:
     if isinstance(value, str):
         return "preset"
     ladder = "ladder" in value if isinstance(value, dict) else isinstance(value, SizeRange)
-    return "range" if ladder else "shape"
+    return "range" if ladder else kind_of_size(value)
 
 
 Size = Annotated[
-    Annotated[str, Tag("preset")] | Annotated[ModelShape, Tag("shape")] | Annotated[SizeRange, Tag("range")],
+    Annotated[str, Tag("preset")]
+    | Annotated[ModelShape, Tag("shape")]
+    | Annotated[CountedSize, Tag("counted")]
+    | Annotated[SizeRange, Tag("range")],
     Discriminator(_kind_of_size),
 ]
 
@@ -49,7 +58,8 @@ class Plan(Document):
     groups: list[PlanGroup] = []
     """Bounds on the shares of several sources together."""
     sizes: list[Size]
-    """Sizes to choose from: preset names, explicit shapes, ranges of presets."""
+    """Sizes to choose from: preset names, explicit shapes, ranges of presets, and sizes of other
+    architectures by their counts."""
     tokenizer: Tokenizer = Tokenizer()
     sequence_length: Count = 2048
     """Tokens a sample."""
@@ -173,7 +183,7 @@ class Plan(Document):
             most += min(group.max_share, sum(s.max_share for s in members))
         return least, most
 
-    def shapes(self) -> list[ModelShape]:
+    def shapes(self) -> list[ModelShape | CountedSize]:
         """The sizes to consider, smallest first."""
         return _shapes(self.sizes)
 
@@ -185,8 +195,8 @@ class Plan(Document):
         return self.tokenizer.vocab_size or 257
 
 
-def _shapes(sizes: Sequence[Size]) -> list[ModelShape]:
-    plain: list[str | ModelShape] = []
+def _shapes(sizes: Sequence[Size]) -> list[ModelShape | CountedSize]:
+    plain: list[str | ModelShape | CountedSize] = []
     for one in sizes:
         plain += one.shapes() if isinstance(one, SizeRange) else [one]
     return as_shapes(plain)

@@ -21,7 +21,7 @@ from mixplan.documents.base import (
     Whole,
 )
 from mixplan.documents.calibration_spec import Tokenizer
-from mixplan.documents.shapes import ModelShape
+from mixplan.documents.shapes import ModelSize
 from mixplan.documents.suggest import did_you_mean
 
 
@@ -212,7 +212,7 @@ class Recipe(Document):
     """recipe.yaml."""
 
     name: Name
-    size: ModelShape
+    size: ModelSize
     block_params: Count
     total_params: Count
     vocab_size: Count

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
-from pydantic import model_validator
+from pydantic import Discriminator, Tag, model_validator
 
-from mixplan.documents.base import Count, Name, Part, Place, RulesBroken
+from mixplan.documents.base import Count, Name, Part, Place, Positive, RulesBroken, Whole
 from mixplan.documents.suggest import did_you_mean
 
 
@@ -114,6 +115,39 @@ class ModelShape(Part):
         return self.flops(vocab_size, sequence_length).training
 
 
+class CountedSize(Part):
+    """A size of another architecture, by its counts: enough to plan with, not to train from."""
+
+    name: Name
+    """Name of this size in tables."""
+    block_params: Count
+    """Parameters without input embedding and unembedding, as in the measurements (their block_params)."""
+    embedding_params: Whole = 0
+    """Input embedding and unembedding together."""
+    training_flops_per_token: Positive | None = None
+    """Forward and backward. Default: 6·(block_params + embedding_params/2), which counts each parameter of a
+    matrix product once (arXiv 2001.08361, section 2.1) and no attention scores."""
+
+    def total_params(self, vocab_size: int) -> int:
+        """block_params + embedding_params."""
+        return self.block_params + self.embedding_params
+
+    def flops_per_token(self, vocab_size: int, sequence_length: int) -> float:
+        """Training FLOPs per token, forward and backward."""
+        return self.training_flops_per_token or 6.0 * (self.block_params + self.embedding_params / 2)
+
+
+def kind_of_size(value: Any) -> str:
+    """Tag of a size: a dict or a part that says `block_params` is counted, any other has a shape."""
+    counted = "block_params" in value if isinstance(value, dict) else isinstance(value, CountedSize)
+    return "counted" if counted else "shape"
+
+
+ModelSize = Annotated[
+    Annotated[ModelShape, Tag("shape")] | Annotated[CountedSize, Tag("counted")], Discriminator(kind_of_size)
+]
+
+
 def _shape(name: str, d_model: int, layers: int, heads: int, d_ffn: int) -> ModelShape:
     return ModelShape(name=name, d_model=d_model, layers=layers, heads=heads, d_ffn=d_ffn)
 
@@ -165,7 +199,10 @@ def check_presets(given: Sequence[object]) -> None:
         raise RulesBroken(problems)
 
 
-def as_shapes(given: Sequence[str | ModelShape]) -> list[ModelShape]:
-    """Preset names and explicit shapes as shapes, smallest first."""
+Sized = TypeVar("Sized", bound=ModelShape | CountedSize)
+
+
+def as_shapes(given: Sequence[str | Sized]) -> list[ModelShape | Sized]:
+    """Preset names and explicit sizes as sizes, smallest first."""
     found = [PRESETS[size] if isinstance(size, str) else size for size in given]
     return sorted(found, key=lambda shape: shape.block_params)

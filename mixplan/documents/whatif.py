@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Annotated
 
-from pydantic import field_validator, model_validator
+from pydantic import Discriminator, Tag, field_validator, model_validator
 
 from mixplan.documents.base import Document, Fraction, Name, NonNegative, Place, Positive, RulesBroken
-from mixplan.documents.shapes import PRESETS, ModelShape, check_presets
+from mixplan.documents.shapes import PRESETS, CountedSize, ModelShape, ModelSize, check_presets, kind_of_size
 
 
 class WhatIf(Document):
     """A size, a training length, and exactly one of shares, rates, natural, exponent."""
 
     name: Name = "what-if"
-    size: str | ModelShape
-    """Preset name, name of a size of the plan, or explicit shape."""
+    size: Annotated[
+        Annotated[str, Tag("name")]
+        | Annotated[ModelShape, Tag("shape")]
+        | Annotated[CountedSize, Tag("counted")],
+        Discriminator(lambda value: "name" if isinstance(value, str) else kind_of_size(value)),
+    ]
+    """Preset name, name of a size of the plan, or explicit shape (or counts, as in a plan)."""
     tokens: Positive
     """Training tokens; rounded down to whole samples."""
     shares: dict[Name, Fraction] = {}
@@ -29,7 +36,7 @@ class WhatIf(Document):
 
     @field_validator("size")
     @classmethod
-    def _not_empty(cls, value: str | ModelShape) -> str | ModelShape:
+    def _not_empty(cls, value: str | ModelSize) -> str | ModelSize:
         if value == "":
             raise ValueError("a size is needed: a preset name, a size of the plan, or a shape")
         return value
@@ -55,7 +62,7 @@ class WhatIf(Document):
             raise RulesBroken(problems)
         return self
 
-    def shape(self, known: list[ModelShape]) -> ModelShape:
+    def shape(self, known: Sequence[ModelSize]) -> ModelSize:
         """The size, by name among `known` ones first and then among the presets.
 
         Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixplan.documents.plan import Plan
-from mixplan.documents.shapes import ModelShape
+from mixplan.documents.shapes import ModelShape, ModelSize
 from mixplan.errors import InputError
 from mixplan.laws.evidence import Kind
 from mixplan.laws.suggest_information import Targets
@@ -52,7 +52,7 @@ def plan_targets(plan: Plan, measured: list[Kind]) -> list[Target]:
     ]
 
 
-def affordable_tokens(plan: Plan, shape: ModelShape) -> float:
+def affordable_tokens(plan: Plan, shape: ModelSize) -> float:
     """Training tokens that every limit of the plan's budget allows a size."""
     budget, hardware = plan.budget, plan.hardware
     per_token = shape.flops_per_token(plan.vocabulary, plan.sequence_length)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixplan.documents.forecast import FloatArray, Goal
-from mixplan.documents.shapes import ModelShape
+from mixplan.documents.shapes import ModelSize
 
 BUDGETS = ("tokens", "flops", "gpu_hours", "money")
 LOSS_LIMIT = "constraints.max_common_loss_increase_nats"
@@ -48,7 +48,7 @@ class Problem:
     """Target probabilities as the plan has them, whether or not they are limits, shape (T,)."""
     density: FloatArray
     """Instances per token of each source, shape (T, S)."""
-    shapes: tuple[ModelShape, ...]
+    shapes: tuple[ModelSize, ...]
     block_params: FloatArray
     """Shape (Z,)."""
     flops_per_token: FloatArray
