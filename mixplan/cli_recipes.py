@@ -1,4 +1,4 @@
-"""The commands from data to mixtures and their runs: scan, build, emit, verify, track. Imports stay inside."""
+"""The commands around mixtures: scan, build, emit, verify, track. Heavy imports happen inside commands."""
 
 from __future__ import annotations
 
@@ -44,25 +44,60 @@ def build(
 def emit(
     recipe: Annotated[Path, typer.Argument(help="recipe.yaml")],
     out: Annotated[Path, typer.Option("-o", help="Folder to write.")],
-    format: Annotated[str, typer.Option(help="streaming or weights.")] = "streaming",
+    format: Annotated[
+        str,
+        typer.Option(
+            help="streaming, olmo-core, llm-foundry, megatron, nanotron, huggingface or weights (JSON, CSV)."
+        ),
+    ] = "streaming",
     block_samples: Annotated[
         int | None, typer.Option(help="Shuffle in blocks of this many samples, not the whole run at once.")
+    ] = None,
+    cache_limit: Annotated[
+        str | None,
+        typer.Option(help="What a node can hold of the shards, e.g. 200gb: find the smallest even order."),
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="Machines that the run is planned for. Default: 1.")
+    ] = None,
+    canonical_nodes: Annotated[
+        int | None, typer.Option(help="Streaming's num_canonical_nodes. Default: chosen.")
     ] = None,
     with_data: Annotated[
         bool,
         typer.Option("--with-data", help="Other trainers' formats: also write the tokens as they read them."),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace another mixture in the folder.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Write a recipe as a mixture that a trainer loads."""
     from mixplan import commands_recipes
+    from mixplan.recipes.written import Options, read_bytes_given
 
-    commands_recipes.emit(recipe, out, format, block_samples, with_data, force)
+    options = Options(
+        block_samples=block_samples,
+        cache_limit=read_bytes_given(cache_limit),
+        nodes=nodes,
+        canonical_nodes=canonical_nodes,
+        with_data=with_data,
+    )
+    commands_recipes.emit(recipe, out, format, options, force, as_json)
 
 
 def verify(
     directory: Annotated[Path, typer.Argument(help="Folder that emit wrote.")],
-    workers: Annotated[int, typer.Option(min=0, help="DataLoader workers of the reader.")] = 0,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Compute the order; shards by presence and size, not read.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=0, help="DataLoader workers of each rank.")] = 0,
+    ranks: Annotated[int, typer.Option(min=1, help="Processes that read, as a trainer's ranks do.")] = 1,
+    resume_check: Annotated[
+        bool,
+        typer.Option("--resume-check", help="After the stop in the middle, read on to the very end."),
+    ] = False,
+    allow_uneven: Annotated[
+        bool, typer.Option("--allow-uneven", help="A rare source in bursts is a warning, not a failure.")
+    ] = False,
     stall_seconds: Annotated[
         float, typer.Option(min=1, help="Give up when no sample has arrived for so long.")
     ] = 300.0,
@@ -72,7 +107,9 @@ def verify(
     """Read a mixture end to end with Streaming and compare it with its recipe."""
     from mixplan import commands_recipes
 
-    commands_recipes.verify(directory, workers, stall_seconds, out, as_json)
+    commands_recipes.verify(
+        directory, workers, ranks, stall_seconds, plan_only, resume_check, allow_uneven, out, as_json
+    )
 
 
 def track(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mixplan import console
+
+if TYPE_CHECKING:
+    from mixplan.recipes.written import Options
 
 
 def scan(plan: Path, out: Path | None, workers: int | None, force: bool, as_json: bool) -> None:
@@ -48,22 +52,36 @@ def build(plan: Path, sources: list[str], hashes: bool) -> None:
         console.say(f"{'kept' if one.skipped else 'wrote'} {one.folder}")
 
 
-def emit(
-    recipe: Path, out: Path, format: str, block_samples: int | None, with_data: bool, force: bool
-) -> None:
+def emit(recipe: Path, out: Path, format: str, options: Options, force: bool, as_json: bool) -> None:
     """`emit`: write the mixture, say what is next."""
     from mixplan.recipes.emitting import emit as emit_recipe
-    from mixplan.recipes.written import Options
 
-    emitted = emit_recipe(recipe, out, format, Options(block_samples, with_data), force, console.note)
+    emitted = emit_recipe(recipe, out, format, options, force, console.note)
+    if as_json:
+        console.emit_json(emitted.to_json())
+        return
     console.notes(emitted.notes)
     console.wrote(emitted.files)
+    for folder, fingerprint in emitted.phases.items():
+        if fingerprint is not None:
+            console.say(f"fingerprint of {folder} {fingerprint}")
     if emitted.fingerprint is not None:
         console.say(f"fingerprint {emitted.fingerprint}")
+    if emitted.fingerprint is not None or any(emitted.phases.values()):
         console.say(f"next: mixplan verify {out}")
 
 
-def verify(directory: Path, workers: int, stall_seconds: float, out: Path | None, as_json: bool) -> None:
+def verify(
+    directory: Path,
+    workers: int,
+    ranks: int,
+    stall_seconds: float,
+    plan_only: bool,
+    resume_check: bool,
+    allow_uneven: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     """`verify`: read the mixture, compare, show.
 
     Raises:
@@ -71,21 +89,24 @@ def verify(directory: Path, workers: int, stall_seconds: float, out: Path | None
     """
     from mixplan.documents.atomic import write_json
     from mixplan.errors import NoAnswer
-    from mixplan.recipes.tables import verification_tables
+    from mixplan.recipes.tables import said, verification_notes, verification_tables
+    from mixplan.recipes.verifying import How
     from mixplan.recipes.verifying import verify as verify_mixture
 
-    found = verify_mixture(directory, workers, stall_seconds, console.note)
+    how = How(workers, ranks, stall_seconds, plan_only, resume_check, allow_uneven)
+    found = verify_mixture(directory, how, console.note)
     if out is not None:
         write_json(out, found.to_json())
     if as_json:
         console.emit_json(found.to_json())
     else:
         console.tables(verification_tables(found), gap=True)
+        console.notes(verification_notes(found))
     console.notes(found.warnings, "warning")
     if found.problems:
         raise NoAnswer(found.problems)
     if not as_json:
-        console.say(f"verified: {found.samples:,} samples, as the recipe says")
+        console.say(said(found))
 
 
 def track(

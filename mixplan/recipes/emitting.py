@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from mixplan.documents.atomic import refuse_foreign, write_text
 from mixplan.documents.loading import load
 from mixplan.documents.recipe import Recipe
 from mixplan.documents.suggest import did_you_mean
-from mixplan.errors import InputError
+from mixplan.errors import InputError, MixplanError, NoAnswer
+from mixplan.recipes.emitted_files import check_folder, write_texts
 from mixplan.recipes.folders import is_url
+from mixplan.recipes.huggingface import huggingface
+from mixplan.recipes.llm_foundry import llm_foundry
+from mixplan.recipes.megatron import megatron
+from mixplan.recipes.nanotron import nanotron
 from mixplan.recipes.olmo_core import olmo_core
-from mixplan.recipes.streams import LOADER, RECIPE, STREAMS, streaming
-from mixplan.recipes.weights import WEIGHTS, weights
-from mixplan.recipes.written import Format, Options, Progress
+from mixplan.recipes.phases import PHASES, phase_recipes, phases_document, whole_run
+from mixplan.recipes.streams import RECIPE, streaming
+from mixplan.recipes.weights import weights
+from mixplan.recipes.written import Format, Options, Progress, Written, commented_yaml
 
-FORMATS: dict[str, Format] = {"streaming": streaming, "olmo-core": olmo_core, "weights": weights}
+FORMATS: dict[str, Format] = {
+    "streaming": streaming,
+    "olmo-core": olmo_core,
+    "llm-foundry": llm_foundry,
+    "megatron": megatron,
+    "nanotron": nanotron,
+    "huggingface": huggingface,
+    "weights": weights,
+}
 
 
 @dataclass(frozen=True)
@@ -26,9 +41,22 @@ class Emitted:
 
     files: list[Path]
     fingerprint: str | None
-    """Of the mixture. Empty with formats that have none."""
+    """Of the mixture. Empty with formats that have none, and with phases."""
     notes: list[str]
-    """What the user should know: sources dropped, sizes that differ."""
+    """What the user should know: sources dropped, sizes that differ, how even the order is, what it costs."""
+    phases: dict[str, str | None] = field(default_factory=dict)
+    """Fingerprint of each phase's mixture, by its folder; empty without phases."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What was measured of the planned order; with phases, by folder."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "files": [str(path) for path in self.files],
+            "fingerprint": self.fingerprint,
+            "phases": self.phases,
+            "notes": self.notes,
+            "order": self.measured,
+        }
 
 
 def emit(
@@ -41,6 +69,8 @@ def emit(
 ) -> Emitted:
     """Write a recipe for a trainer; weights.json comes with every format.
 
+    A recipe with phases becomes one mixture a phase, in folders of their own that phases.yaml lists.
+
     Args:
         recipe_path: the recipe; relative `mds` paths start from its folder.
         folder: output folder: new, empty, or written by emit before.
@@ -51,7 +81,8 @@ def emit(
 
     Raises:
         InputError: with every problem: unknown format, missing or unfit MDS folders, more epochs than
-            allowed, an output folder that holds something else.
+            allowed, an output folder that holds something else. Nothing was written.
+        NoAnswer: what was asked of the order cannot be had. Nothing was written.
     """
     if format not in FORMATS:
         near = did_you_mean(format, FORMATS)
@@ -59,43 +90,83 @@ def emit(
     recipe = load(recipe_path, Recipe)
     recipe = _resolved(recipe, Path(recipe_path).resolve().parent)
     folder = Path(folder).absolute()
-    refuse_foreign(folder, [STREAMS, WEIGHTS], "emit")
+    check_folder(folder)
+    if recipe.phases:
+        parts, texts, notes = _phased(recipe, folder, format, options)
+    else:
+        parts = {"": _one(recipe, folder, format, options)}
+        texts, notes = {}, []
+    for name, written in parts.items():
+        texts |= {os.path.join(name, file): text for file, text in written.texts.items()}
+        notes += [f"{name}: {note}" if name else note for note in written.notes]
+    write_texts(folder, format, texts, force)
+    files = [folder / name for name in texts]
+    for written in parts.values():
+        if written.data is not None:
+            files += written.data(progress)
+    whole = parts.get("")
+    if whole is not None:
+        return Emitted(files, whole.fingerprint, notes, measured=whole.measured)
+    return Emitted(
+        files,
+        None,
+        notes,
+        phases={name: written.fingerprint for name, written in parts.items()},
+        measured={name: written.measured for name, written in parts.items() if written.measured},
+    )
+
+
+def _one(recipe: Recipe, folder: Path, format: str, options: Options) -> Written:
+    """What the format writes, after the weights."""
     written = FORMATS[format](recipe, folder, options)
     texts = {**weights(recipe, folder, options).texts, **written.texts}
-    _refuse_changes(folder, texts, force)
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    files = [folder / name for name in texts]
-    if written.data is not None:
-        files += written.data(progress)
-    return Emitted(files, written.fingerprint, written.notes)
+    return Written(texts, written.notes, written.fingerprint, written.data, written.measured)
+
+
+def _phased(
+    recipe: Recipe, folder: Path, format: str, options: Options
+) -> tuple[dict[str, Written], dict[str, str], list[str]]:
+    """What each phase's folder and the folder above them get, and notes.
+
+    Raises:
+        InputError, NoAnswer: with the problems of all phases.
+    """
+    problems, notes = whole_run(recipe)
+    parts: dict[str, Written] = {}
+    errors: dict[str, MixplanError] = {}
+    for name, part in phase_recipes(recipe).items():
+        try:
+            parts[name] = _one(part, folder / name, format, options)
+        except (InputError, NoAnswer) as error:
+            errors[name] = error
+    problems += [f"{name}: {problem}" for name, error in errors.items() for problem in error.problems]
+    if problems:
+        only_no = errors and all(isinstance(error, NoAnswer) for error in errors.values())
+        raise (NoAnswer if only_no else InputError)(problems)
+    listed = phases_document(recipe, format, _fingerprints(parts))
+    header = "Made by `mixplan emit`: mixtures to train on one after another, each until it ends."
+    texts = {
+        PHASES: commented_yaml(listed, header),
+        RECIPE: commented_yaml(recipe, "The recipe of the whole run; each phase's folder holds its own."),
+        **weights(recipe, folder, options).texts,
+    }
+    return parts, texts, notes
+
+
+def _fingerprints(parts: Mapping[str, Written]) -> dict[str, str | None]:
+    return {name: written.fingerprint for name, written in parts.items()}
 
 
 def _resolved(recipe: Recipe, base: Path) -> Recipe:
-    """The recipe with absolute MDS folders, so that its copy means the same."""
+    """The recipe with absolute folders of MDS and tokenizer, so that its copy means the same."""
     sources = []
     for source in recipe.sources:
         place = source.mds
         if place is not None and not is_url(place):
             place = os.path.normpath(base / Path(place).expanduser())
         sources.append(source.model_copy(update={"mds": place}))
-    return recipe.model_copy(update={"sources": sources})
-
-
-def _refuse_changes(folder: Path, texts: dict[str, str], force: bool) -> None:
-    """Files of the same mixture may be written again; those of another one only with force."""
-    changed = [
-        name
-        for name, text in texts.items()
-        if (folder / name).exists() and (folder / name).read_bytes() != text.encode("utf-8")
-    ]
-    if not changed:
-        return
-    if not force:
-        raise InputError(
-            f"{folder} holds another mixture ({', '.join(changed)} would change), which a run may be "
-            "training on: give another folder with -o, or add --force"
-        )
-    for name in (STREAMS, RECIPE, LOADER):  # of the other mixture, when only weights are written now
-        if name not in texts:
-            (folder / name).unlink(missing_ok=True)
+    tokenizer = recipe.tokenizer
+    if tokenizer.path is not None:
+        path = os.path.normpath(base / Path(tokenizer.path).expanduser())
+        tokenizer = tokenizer.model_copy(update={"path": path})
+    return recipe.model_copy(update={"sources": sources, "tokenizer": tokenizer})

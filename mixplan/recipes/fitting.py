@@ -57,14 +57,7 @@ def check_source(recipe: Recipe, source: RecipeSource, folder: Path, counted: Md
 
 def amount_problems(source: RecipeSource, samples: int, sequence_length: int, place: str) -> list[str]:
     """Why the `samples` samples at `place` are not the data that the recipe was computed for."""
-    problems: list[str] = []
-    most = math.floor(source.max_epochs * samples) + 1
-    if source.choose > most:
-        problems.append(
-            f"choose={source.choose:,} is {source.choose / samples:.3g} epochs of the {samples:,} samples in "
-            f"{place}, more than max_epochs={source.max_epochs:g} allows; choose at most {most:,}, get more "
-            "data, or raise max_epochs"
-        )
+    problems = cap_problems(source, samples, place)
     tokens = samples * sequence_length
     tolerance = max(TOKENS_TOLERANCE * source.tokens_available, sequence_length)
     if abs(tokens - source.tokens_available) > tolerance:
@@ -73,3 +66,15 @@ def amount_problems(source: RecipeSource, samples: int, sequence_length: int, pl
             f"{source.tokens_available:,.0f} (tokens_available); recommend again with the data as it is"
         )
     return problems
+
+
+def cap_problems(source: RecipeSource, samples: int, place: str) -> list[str]:
+    """Whether the recipe takes the `samples` samples at `place` more often than it says that it may."""
+    most = math.floor(source.max_epochs * samples) + 1  # `choose` is rounded to whole samples
+    if source.choose <= most:
+        return []
+    return [
+        f"choose={source.choose:,} is {source.choose / samples:.3g} epochs of the {samples:,} samples in "
+        f"{place}, more than max_epochs={source.max_epochs:g} allows; choose at most {most:,}, get more "
+        "data, or raise max_epochs"
+    ]

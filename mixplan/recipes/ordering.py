@@ -109,8 +109,8 @@ def _costs(spacing: Spacing, nodes: int) -> list[str]:
     )
     notes = [
         f"order: {how}, {settings.num_canonical_nodes} canonical node(s); {where} reads "
-        f"{byte_size(cost.read_bytes)} of shards, {cost.early_fraction:.0%} of it within the first 1 % of the "
-        f"run, and has up to {byte_size(cost.peak_bytes)} on disk at once"
+        f"{byte_size(cost.read_bytes)} of shards, {cost.early_fraction:.0%} of it within the first 1 % of "
+        f"the run, and has up to {byte_size(cost.peak_bytes)} on disk at once"
     ]
     if spacing.padding:
         notes.append(

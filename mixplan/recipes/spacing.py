@@ -5,8 +5,8 @@ within a block. Here an order is replayed (without data) before it is written, a
 every rare source over 1 % windows of the run varies at most EVEN_WITHIN times as much as in a random order.
 
 An order within blocks cannot be even with large shards. Where a unit (a shard, once an epoch) of k samples is
-spread over a fraction f of the run, the squared ratio is about 1 + k/(100·f): few units lie over a moment, and
-their number varies. So 1.3 needs k ≤ 69·f, unless a block takes in the node's whole run.
+spread over a fraction f of the run, the squared ratio is about 1 + k/(100·f): few units lie over a moment,
+and their number varies. So 1.3 needs k ≤ 69·f, unless a block takes in the node's whole run.
 """
 
 from __future__ import annotations

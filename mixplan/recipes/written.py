@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,3 +82,17 @@ def commented_yaml(document: Document, header: str) -> str:
     """A document as YAML, after comment lines."""
     comment = "".join(f"# {line}\n" for line in header.splitlines())
     return comment + dump_yaml(document.model_dump(mode="json"))
+
+
+def read_bytes_given(text: str | None) -> int | None:
+    """A size as Streaming reads it: 5000000, 300mb, 1.5gb; kb, mb, gb, tb are powers of 1024.
+
+    Raises:
+        InputError: it is none.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(b|kb|mb|gb|tb)?\s*", text.lower())
+    if match is None:
+        raise InputError(f"{text!r} is no size; write e.g. 200gb, 1.5tb or a number of bytes")
+    return int(float(match[1]) * 1024 ** ("b", "kb", "mb", "gb", "tb").index(match[2] or "b"))
