@@ -19,8 +19,10 @@ SHARED = {"documents", "errors", "compat", "units"}
 """What a stage may import from mixplan, besides itself."""
 TRAINS = {"calibrate", "testbed"}
 """Stages whose modules may import torch and transformers at the top."""
-LOADER = PACKAGE / "recipes" / "loader.py"
-"""Copied beside the mixtures that `emit` writes: a program of its own. mixplan reads mixtures with it too."""
+EMITTED = tuple(
+    PACKAGE / "recipes" / name for name in ("loader.py", "olmo_core_loader.py", "huggingface_loader.py")
+)
+"""Copied beside the mixtures that `emit` writes: programs of their own. mixplan reads with the first."""
 LIGHT = {"__future__", "sys", "pathlib", "typing", "typer"}
 COMMAND_LINE = ("cli", "cli_recipes", "cli_testbed")
 OWN = tuple(f"mixplan.{module}." for module in COMMAND_LINE)
@@ -86,7 +88,7 @@ def test_only_the_console_prints(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_only_training_stages_import_torch_at_the_top(path: Path) -> None:
-    if path == LOADER:
+    if path in EMITTED:
         return
     roots = {name.split(".")[0] for name in top_level_imports(tree_of(path))}
     if stage_of(path) not in TRAINS:
@@ -104,12 +106,12 @@ def test_laws_are_numpy_and_scipy_only(path: Path) -> None:
     assert roots <= set(sys.stdlib_module_names) | {"numpy", "scipy", "mixplan"}
 
 
-def test_the_emitted_loader_stands_alone() -> None:
-    assert not [name for name in imports(tree_of(LOADER)) if name.split(".")[0] == "mixplan"]
+@pytest.mark.parametrize("program", EMITTED, ids=name_of)
+def test_emitted_programs_stand_alone(program: Path) -> None:
+    assert not [name for name in imports(tree_of(program)) if name.split(".")[0] == "mixplan"]
+    module = f"mixplan.recipes.{program.stem}"
     for path in MODULES:
-        assert not [
-            name for name in top_level_imports(tree_of(path)) if name.startswith("mixplan.recipes.loader")
-        ]
+        assert not [name for name in top_level_imports(tree_of(path)) if name.startswith(f"{module}.")]
 
 
 @pytest.mark.parametrize("module", COMMAND_LINE)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
 from mixplan.documents.recipe import Recipe
 from mixplan.recipes.written import Options, Written
 
-WEIGHTS = "weights.json"
+WEIGHTS, WEIGHTS_CSV = "weights.json", "weights.csv"
+_COLUMNS = ("share", "natural_share", "rate", "epochs", "tokens", "samples")
 
 
 def weights(recipe: Recipe, folder: Path, options: Options) -> Written:
-    """weights.json; needs no data."""
-    return Written({WEIGHTS: _weights(recipe)}, [], None)
+    """weights.json and weights.csv; needs no data."""
+    return Written({WEIGHTS: _weights(recipe), WEIGHTS_CSV: _weights_csv(recipe)}, [], None)
 
 
 def _weights(recipe: Recipe) -> str:
@@ -33,3 +36,14 @@ def _weights(recipe: Recipe) -> str:
         "shuffle_seed": recipe.shuffle_seed,
     }
     return json.dumps({**head, "sources": sources}, indent=2, allow_nan=False) + "\n"
+
+
+def _weights_csv(recipe: Recipe) -> str:
+    """weights.csv: a row a source; numbers as in weights.json, `choose` as `samples`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("source", *_COLUMNS))
+    for source in recipe.sources:
+        row = {**source.model_dump(mode="json"), "samples": source.choose}
+        writer.writerow((source.name, *(row[column] for column in _COLUMNS)))
+    return text.getvalue()
