@@ -22,6 +22,7 @@ from mixplan.recipes.emitting import Emitted, emit
 from mixplan.recipes.shard_tokens import samples_of
 from mixplan.recipes.written import Options
 
+pytestmark = pytest.mark.filterwarnings("ignore:Transformer Engine and Apex")
 SIZES = {"web": 97, "code": 41, "rare": 13, "tiny": 2}
 WITH_DATA = Options(with_data=True)
 
@@ -47,9 +48,11 @@ def random_choose(seed: int) -> dict[str, int]:
 RECIPES = [random_choose(seed) for seed in range(3)]
 
 
-def emitted(built: Path, folder: Path, choose: dict[str, int], format: str, options: Options) -> Emitted:
+def emitted(
+    built: Path, folder: Path, choose: dict[str, int], format: str, options: Options, **more: Any
+) -> Emitted:
     (built / "recipes").mkdir(exist_ok=True)
-    data = recipe_data(built, choose, shuffle_seed=5)
+    data = recipe_data(built, choose, shuffle_seed=5, **more)
     for source in data["sources"]:
         source["mds"] = str(built / "mds" / source["name"])
     path = built / "recipes" / f"{folder.name}.yaml"
@@ -103,17 +106,18 @@ def test_megatron_realises_the_recipe(built: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_megatron_files_are_those_of_its_own_writer(built: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("vocab_size", [257, 100_278])
+def test_megatron_files_are_those_of_its_own_writer(built: Path, tmp_path: Path, vocab_size: int) -> None:
     import torch
     from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
-    emitted(built, tmp_path / "out", RECIPES[0], "megatron", WITH_DATA)
+    emitted(built, tmp_path / "out", RECIPES[0], "megatron", WITH_DATA, vocab_size=vocab_size)
     for weight, prefix in (
         line.split() for line in (tmp_path / "out" / "blend.txt").read_text().splitlines()
     ):
         name = Path(prefix).parent.name.rsplit("-", 1)[0]
         assert int(weight) == RECIPES[0][name]
-        theirs = IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), DType.optimal_dtype(257))
+        theirs = IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), DType.optimal_dtype(vocab_size))
         tokens = rows(built, name).reshape(-1)
         for document in np.split(tokens, np.flatnonzero(tokens == reading.EOD) + 1):
             if len(document):

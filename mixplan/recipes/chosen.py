@@ -14,6 +14,7 @@ from mixplan.errors import InputError
 from mixplan.recipes.building import SOURCE
 from mixplan.recipes.fitting import check_source
 from mixplan.recipes.folders import is_url
+from mixplan.recipes.shards import check_shards
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def chosen_sources(recipe: Recipe, data_needed: bool) -> tuple[list[Chosen], lis
         shards = None
         if source.mds is not None and not is_url(source.mds):
             try:
-                shards, said = _shards(recipe, source, Path(source.mds))
+                shards, said = _shards(recipe, source, Path(source.mds), data_needed)
                 notes += said
             except InputError as error:
                 problems += [f"source {source.name!r}: {problem}" for problem in error.problems]
@@ -75,8 +76,12 @@ def chosen_sources(recipe: Recipe, data_needed: bool) -> tuple[list[Chosen], lis
     return chosen, notes
 
 
-def _shards(recipe: Recipe, source: RecipeSource, folder: Path) -> tuple[Shards, list[str]]:
+def _shards(
+    recipe: Recipe, source: RecipeSource, folder: Path, data_needed: bool
+) -> tuple[Shards, list[str]]:
     counted = count_tokens(folder)
+    if data_needed and (damaged := check_shards(folder, hashes=False).problems):
+        raise InputError(damaged)
     notes = check_source(recipe, source, folder, counted)
     end_of_document = recipe.tokenizer.end_of_document_id
     if (folder / SOURCE).is_file():
