@@ -12,22 +12,17 @@ mixture is asked for one sequence a batch. Then nothing is left to round.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mixplan.documents.calibration_spec import Tokenizer
-from mixplan.documents.loading import load
-from mixplan.documents.mds_index import count_tokens
-from mixplan.documents.mixture import Mixture
 from mixplan.documents.olmo_core import OlmoCoreMixture, TokenFile
 from mixplan.documents.recipe import Recipe
-from mixplan.documents.source_build import SourceBuild
 from mixplan.documents.syntax import dump_yaml
 from mixplan.errors import InputError
 from mixplan.recipes.building import SOURCE
+from mixplan.recipes.chosen import Chosen, Shards, chosen_sources
 from mixplan.recipes.olmo_core_files import (
     SourceFiles,
     already_there,
@@ -63,7 +58,6 @@ def olmo_core(recipe: Recipe, folder: Path, options: Options) -> Written:
     Raises:
         InputError: with every problem of every source; the folder holds the other kind of mixture.
     """
-    streams = streaming(recipe, folder, options)
     adapter = {ADAPTER: Path(__file__).with_name(ADAPTER).read_text(encoding="utf-8")}
     other = STREAMS if options.with_data else MARKER
     if (folder / other).exists():
@@ -72,20 +66,28 @@ def olmo_core(recipe: Recipe, folder: Path, options: Options) -> Written:
             "another folder with -o"
         )
     if not options.with_data:
+        streams = streaming(recipe, folder, options)
         note = "OLMo-core reads the MDS shards; --with-data writes token files of its own kind instead"
-        return Written({**streams.texts, **adapter}, [*streams.notes, note], streams.fingerprint)
-    mixture = Mixture.model_validate(yaml.safe_load(streams.texts[STREAMS]))
-    files = _source_files(recipe, mixture, folder)
-    described = _described(recipe, files)
+        return replace(streams, texts={**streams.texts, **adapter}, notes=[*streams.notes, note])
+    files, notes = _source_files(recipe, folder)
+    described = described_mixture(recipe, files)
     texts = {
         MARKER: commented_yaml(described, _HEADER),
-        SOURCES: _sources(described),
-        RECIPE: streams.texts[RECIPE],
+        SOURCES: source_list(described),
+        RECIPE: commented_yaml(
+            recipe, "The recipe that the files were made from; `mixplan verify` reads it."
+        ),
         **adapter,
     }
     gigabytes = sum(one.written * one.row_bytes for one in files) / 1e9
-    note = f"{sum(len(one.rows) for one in files)} token files, {gigabytes:.3g} GB in {folder / DATA}"
-    return Written(texts, [*streams.notes, note], described.fingerprint, partial(_write, files))
+    notes.append(f"{len(described.files)} token files, {gigabytes:.3g} GB in {folder / DATA}")
+    wanted = {one.folder.name for one in files}
+    if (folder / DATA).is_dir():
+        others = sorted(entry.name for entry in (folder / DATA).iterdir() if entry.name not in wanted)
+        notes += [
+            f"{folder / DATA / name} is not of this mixture; remove it if no run needs it" for name in others
+        ]
+    return Written(texts, notes, described.fingerprint, partial(_write, files))
 
 
 def smallest_dtype(vocab_size: int) -> Any:
@@ -116,70 +118,77 @@ def repetition_ratio(tokens: int, held_tokens: int) -> float:
     return ratio
 
 
-def _source_files(recipe: Recipe, mixture: Mixture, folder: Path) -> list[SourceFiles]:
-    """What is to be written of each source; every problem of every source at once."""
+def _source_files(recipe: Recipe, folder: Path) -> tuple[list[SourceFiles], list[str]]:
+    """What is to be written of each source, and notes; every problem of every source at once."""
     problems: list[str] = []
+    notes: list[str] = []
+    chosen: list[Chosen] = []
+    try:
+        chosen, notes = chosen_sources(recipe, data_needed=True)
+    except InputError as error:
+        problems += error.problems
     if recipe.samples > _MOST_SAMPLES:
         problems.append(
             f"{recipe.samples:,} samples are more than OLMo-core numbers ({_MOST_SAMPLES:,}); use a larger "
             "sequence_length, or cut the run into phases"
         )
-    dtype = smallest_dtype(recipe.vocab_size)
-    ends: dict[int, list[str]] = {}
     files: list[SourceFiles] = []
-    for name, stream in mixture.streams.items():
-        if stream.remote is not None:
-            problems.append(
-                f"source {name!r} is remote: token files are written from local shards only; copy them "
-                "here, or emit without --with-data"
-            )
-            continue
-        shards = Path(stream.local)
-        end = _end_of_document(recipe.tokenizer, shards)
+    for source, shards in ((one, one.shards) for one in chosen if one.shards is not None):
+        end = shards.end_of_document_id
+        if end is None and recipe.tokenizer.kind == "bytes":
+            end = BYTES_END_OF_DOCUMENT
         if end is None:
             problems.append(
-                f"source {name!r}: which token ends a document is not known ({shards} has no {SOURCE}, and "
-                "the recipe's tokenizer does not say); build it with `mixplan build`, or emit without "
-                "--with-data"
+                f"source {source.name!r}: which token ends a document is not known ({shards.folder} has no "
+                f"{SOURCE}, and the recipe's tokenizer does not say); build it with `mixplan build`, or emit "
+                "without --with-data"
             )
             continue
-        ends.setdefault(end, []).append(name)
-        counted = count_tokens(shards)
-        written = min(stream.choose, counted.samples)
-        index = mixture.index_sha256[name]
-        digest = content_digest(index, recipe.shuffle_seed, written, dtype)
-        files.append(
-            SourceFiles(
-                source=name,
-                folder=folder / DATA / f"{name}-{digest}",
-                shards=shards,
-                counted=counted,
-                written=written,
-                rows=file_rows(written, counted.sequence_length),
-                seed=(recipe.shuffle_seed, int(index[:16], 16)),
-                dtype=dtype,
-                vocab_size=recipe.vocab_size,
-                end_of_document_id=end,
-            )
-        )
+        files.append(_files_of(recipe, source, shards, end, folder))
+    problems += _clashes(files)
+    if problems:
+        raise InputError(problems)
+    return files, notes
+
+
+def _files_of(recipe: Recipe, source: Chosen, shards: Shards, end: int, folder: Path) -> SourceFiles:
+    dtype = smallest_dtype(recipe.vocab_size)
+    written = min(source.choose, shards.counted.samples)
+    digest = content_digest(shards.index_sha256, recipe.shuffle_seed, written, dtype)
+    return SourceFiles(
+        source=source.name,
+        folder=folder / DATA / f"{source.name}-{digest}",
+        shards=shards.folder,
+        counted=shards.counted,
+        written=written,
+        rows=file_rows(written, shards.counted.sequence_length),
+        seed=(recipe.shuffle_seed, int(shards.index_sha256[:16], 16)),
+        dtype=dtype,
+        vocab_size=recipe.vocab_size,
+        end_of_document_id=end,
+    )
+
+
+def _clashes(files: list[SourceFiles]) -> list[str]:
+    """Sources that do not go together."""
+    ends: dict[int, list[str]] = {}
+    places: dict[Path, list[str]] = {}
+    for one in files:
+        ends.setdefault(one.end_of_document_id, []).append(one.source)
+        places.setdefault(one.shards, []).append(one.source)
+    problems = [
+        f"sources {', '.join(names)} read the same shards, {place}; merge them, or split the data"
+        for place, names in places.items()
+        if len(names) > 1
+    ]
     if len(ends) > 1:
         shown = "; ".join(f"{end} in {', '.join(names)}" for end, names in ends.items())
         problems.append(f"the sources end documents with different tokens: {shown}; build them alike")
-    if problems:
-        raise InputError(problems)
-    return files
+    return problems
 
 
-def _end_of_document(tokenizer: Tokenizer, shards: Path) -> int | None:
-    """The token that ends documents: as the shards were built, else as the tokenizer has it."""
-    if (shards / SOURCE).is_file():
-        return int(load(shards / SOURCE, SourceBuild).end_of_document_id)
-    if tokenizer.kind == "bytes":
-        return BYTES_END_OF_DOCUMENT
-    return tokenizer.end_of_document_id
-
-
-def _described(recipe: Recipe, files: list[SourceFiles]) -> OlmoCoreMixture:
+def described_mixture(recipe: Recipe, files: list[SourceFiles]) -> OlmoCoreMixture:
+    """olmo_core.yaml: of each source whole passes over its files, then the first samples of them."""
     choose = {source.name: source.choose for source in recipe.sources}
     listed: list[TokenFile] = []
     for one in files:
@@ -206,7 +215,8 @@ def _described(recipe: Recipe, files: list[SourceFiles]) -> OlmoCoreMixture:
     return described.model_copy(update={"fingerprint": described.digest()})
 
 
-def _sources(described: OlmoCoreMixture) -> str:
+def source_list(described: OlmoCoreMixture) -> str:
+    """source_mixture.yaml, OLMo-core's SourceMixtureList."""
     length = described.sequence_length
     sources = [
         {
