@@ -192,7 +192,8 @@ class Run:
         self._write(METRICS, row)
         if self.ranks.first:
             print(
-                f"step {self.step}/{self.ends[-1]}  loss {loss:.4f}  {row['tokens_per_second']:,.0f} tokens/s",
+                f"step {self.step}/{self.ends[-1]}  loss {loss:.4f}  "
+                f"{row['tokens_per_second']:,.0f} tokens/s",
                 flush=True,
             )
         self._new_window()

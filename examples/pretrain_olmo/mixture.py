@@ -8,6 +8,7 @@ from typing import Any
 
 from mixplan.documents import load
 from mixplan.documents.mixture import Mixture
+from mixplan.documents.phases import Phases
 from mixplan.documents.recipe import Recipe
 from mixplan.errors import InputError
 
@@ -32,18 +33,20 @@ def read_phases(folder: Path) -> list[Phase]:
     Raises:
         InputError: the folder holds no mixture, or a damaged one.
     """
-    folders = [folder]
+    folders = {"run": folder}
     if (folder / "phases.yaml").is_file():
-        folders = sorted(path.parent for path in folder.glob("*/streams.yaml"))
-    if not folders or not (folders[0] / "streams.yaml").is_file():
+        listed = load(folder / "phases.yaml", Phases).phases
+        folders = {phase.name: folder / phase.folder for phase in listed}
+    missing = [str(path) for path in folders.values() if not (path / "streams.yaml").is_file()]
+    if missing:
         raise InputError(
-            f"--mixture {folder}: no mixture there; `mixplan emit recipe.yaml -o {folder}` writes one"
+            f"--mixture {folder}: no mixture in {', '.join(missing)}; `mixplan emit recipe.yaml -o {folder}` "
+            "writes one"
         )
-    phases = []
-    for path in folders:
-        mixture, recipe = load(path / "streams.yaml", Mixture), load(path / "recipe.yaml", Recipe)
-        phases.append(Phase(path.name if len(folders) > 1 else "run", path, mixture, recipe))
-    return phases
+    return [
+        Phase(name, path, load(path / "streams.yaml", Mixture), load(path / "recipe.yaml", Recipe))
+        for name, path in folders.items()
+    ]
 
 
 def open_loader(phase: Phase, batch_size: int, workers: int, pin: bool, options: dict[str, Any]) -> Any:

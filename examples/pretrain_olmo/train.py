@@ -26,13 +26,14 @@ from parallel import RUN_STATE, Ranks
 
 from mixplan.calibrate import ladder
 from mixplan.compat import ensure_torchvision_imports
-from mixplan.documents.shapes import PRESETS, ModelShape, check_presets
+from mixplan.documents.shapes import PRESETS, ModelShape
 from mixplan.documents.spec_training import Training
+from mixplan.documents.suggest import did_you_mean
 from mixplan.errors import InputError
 
 DEFINING = (
-    "architecture", "global_batch", "learning_rate", "schedule", "warmup_steps", "weight_decay", "grad_clip", "seed",
-    "precision", "drop_tail",
+    "architecture", "global_batch", "learning_rate", "schedule", "warmup_steps", "weight_decay", "grad_clip",
+    "seed", "precision", "drop_tail",
 )  # fmt: skip
 """Arguments that make a run what it is: a run is continued with the same."""
 
@@ -82,9 +83,7 @@ def resolve(args: argparse.Namespace, phases: list[Phase], ranks: int) -> tuple[
         InputError: with every problem.
     """
     recipe, training = phases[0].recipe, Training()
-    if args.size is not None:
-        check_presets([args.size])
-    shape = PRESETS[args.size] if args.size else recipe.size
+    shape = PRESETS.get(args.size, recipe.size)
     problems = [
         f"--{name.replace('_', '-')} {value}: must be positive"
         for name, value in vars(args).items()
@@ -93,6 +92,9 @@ def resolve(args: argparse.Namespace, phases: list[Phase], ranks: int) -> tuple[
         and name not in ("seed", "workers", "weight_decay")
         and not isinstance(value, bool)
     ]
+    if args.size is not None and args.size not in PRESETS:
+        near = did_you_mean(args.size, PRESETS)
+        problems.append(f"--size {args.size} is no preset{near}; `mixplan schema presets` lists them")
     lengths = {phase.name: phase.recipe.sequence_length for phase in phases}
     if len(set(lengths.values())) > 1:
         problems.append(f"the phases' samples have different lengths, {lengths}: build them alike")
@@ -109,9 +111,9 @@ def resolve(args: argparse.Namespace, phases: list[Phase], ranks: int) -> tuple[
         whole, tail = divmod(phase.mixture.samples, args.global_batch)
         if tail % ranks and not args.drop_tail:
             problems.append(
-                f"phase {phase.name}: the last {tail} of {phase.mixture.samples:,} samples, which fill no global "
-                f"batch, cannot be dealt out evenly to {ranks} processes, and Streaming would repeat some: use "
-                "another --global-batch or number of processes, or leave them out with --drop-tail"
+                f"phase {phase.name}: the last {tail} of {phase.mixture.samples:,} samples, which fill no "
+                f"global batch, cannot be dealt out evenly to {ranks} processes, and Streaming would repeat "
+                "some: use another --global-batch or number of processes, or leave them out with --drop-tail"
             )
         total += whole + (tail > 0 and not args.drop_tail)
         ends.append(total)
@@ -153,7 +155,7 @@ def main(given: list[str] | None = None) -> int:
         shape, ends = resolve(args, phases, int(os.environ.get("WORLD_SIZE", 1)))
         settings = {
             "shape": shape.model_dump(mode="json"),
-            "mixtures": [phase.mixture.fingerprint for phase in phases],
+            "mixtures": [phase.mixture.digest() for phase in phases],
             **{name: getattr(args, name) for name in DEFINING},
         }
         refuse_another_run(args, settings)
