@@ -24,13 +24,14 @@ from recipes_making import write_plan, write_recipe, write_text
 from mixplan.compat import ensure_torchvision_imports
 from mixplan.documents.mixture import Mixture
 from mixplan.errors import InputError
+from mixplan.recipes import checking, loader
 from mixplan.recipes import reading as reading_module
-from mixplan.recipes import verifying
 from mixplan.recipes.building import build
 from mixplan.recipes.emitting import emit
-from mixplan.recipes.reading import RECORD, record
+from mixplan.recipes.recording import RECORD, Job, record
 from mixplan.recipes.shards import ShardCheck
-from mixplan.recipes.verifying import verify
+from mixplan.recipes.verifying import How, verify
+from mixplan.recipes.watching import last_words, watch_processes
 from mixplan.recipes.written import Options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,22 +74,23 @@ def record_here(folder: Path) -> None:
     cleanups: list[Callable[[], None]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "atexit", SimpleNamespace(register=cleanups.append))
-        record(folder, workers=0)
+        record(folder)
     gc.collect()
     for cleanup in cleanups:
         cleanup()
+    while loader._HELD:
+        loader._HELD.pop().close()
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Read in this process instead of in one of its own, which takes seconds to start."""
 
-    def watch(command: list[str], folder: Path, *_: Any) -> int:
-        (folder / "messages.txt").touch()
-        record_here(folder)
+    def watch(commands: list[list[str]], messages: Path, *_: Any) -> int:
+        record_here(messages.parent)
         return 0
 
-    monkeypatch.setattr(reading_module, "_watch", watch)
+    monkeypatch.setattr(reading_module, "watch_processes", watch)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # Streaming's lock files
 
 
@@ -125,8 +127,9 @@ def test_realised_samples_are_chosen_samples(
         (folder / "mds").symlink_to(sources / "mds")
         emit(write_recipe(folder, choose, shuffle_seed=seed), folder / "out")
         shutil.copy(folder / "out" / "streams.yaml", folder)
+        Job().save(folder)
         record_here(folder)
-        records = np.frombuffer((folder / "order.bin").read_bytes(), RECORD)
+        records = np.frombuffer((folder / "order-0.bin").read_bytes(), RECORD)
         layout = json.loads((folder / "layout.json").read_text())
         stream = np.searchsorted(layout["offsets"], records["sample_id"], side="right") - 1
         assert dict(zip(choose, np.bincount(stream, minlength=len(choose)).tolist(), strict=True)) == choose
@@ -176,10 +179,12 @@ def test_bursts_are_reported(sources: Path, tmp_path: Path, here: None) -> None:
         options=Options(block_samples=200),
     )
     found = verify(tmp_path / "out")
-    assert found.passed
     rare = found.sources[1].spread
     assert rare is not None and rare.cv_ratio > 2.0
-    assert "'rare' comes in bursts" in found.warnings[0]
+    (problem,) = found.problems
+    assert "'rare' comes in bursts" in problem and found.warnings == []
+    allowed = verify(tmp_path / "out", How(allow_uneven=True))
+    assert allowed.passed and allowed.warnings == [problem]
 
 
 def test_what_streaming_cuts_short_is_found(small: Path, here: None) -> None:
@@ -293,7 +298,7 @@ def test_damage_ends_the_command_with_one(small: Path) -> None:
 
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the damage came after the shards were checked."""
-    monkeypatch.setattr(verifying, "check_shards", lambda *a, **k: ShardCheck([], 1, 1, 0, False))
+    monkeypatch.setattr(checking, "check_shards", lambda *a, **k: ShardCheck([], 1, 1, 0, False))
 
 
 @pytest.mark.slow
@@ -313,7 +318,7 @@ from multiprocessing import resource_tracker, shared_memory
 held = shared_memory.SharedMemory(create=True, size=64)
 folder = sys.argv[1]
 with open(folder + "/order.bin", "ab") as order:
-    order.write(bytes(28))
+    order.write(bytes(32))
 os.mkfifo(folder + "/never")
 worker = os.fork()
 if worker:
@@ -328,8 +333,11 @@ def test_a_hanging_reader_is_ended_with_its_workers(tmp_path: Path) -> None:
     (tmp_path / "order.bin").touch()
     seen: list[int] = []
     command = [sys.executable, "-c", HANGING, str(tmp_path)]
-    assert reading_module._watch(command, tmp_path, 3.0, seen.append) is None
-    assert seen == [1]
+    order = tmp_path / "order.bin"
+    code = watch_processes(
+        [command], tmp_path / "said", lambda: order.stat().st_size, 3.0, seen.append, tmp_path
+    )
+    assert code is None and seen == [32]
     *processes, memory = (tmp_path / "ids").read_text().split()
     assert len(set(processes)) == 2
     for process in processes:
@@ -406,6 +414,6 @@ def test_last_words_are_the_exception(tmp_path: Path) -> None:
     path.write_text(
         "Traceback (most recent call last):\n  File x\nValueError: broken\nsome warning afterwards\n"
     )
-    assert reading_module._last_words(path) == "ValueError: broken"
+    assert last_words(path) == "ValueError: broken"
     path.write_text("")
-    assert reading_module._last_words(path) == ""
+    assert last_words(path) == ""

@@ -1,41 +1,49 @@
-"""Reads a mixture end to end with the real StreamingDataset and records which sample came when.
+"""Reads a mixture with the real StreamingDataset and tells which sample came when.
 
-The reading happens in a process of its own, because Streaming keeps global state (shared memory, lock files)
-and can end early or hang without an exception. The parent watches it: a reader without progress is ended.
+The reading happens in processes of its own, one a rank, because Streaming keeps global state (shared memory,
+lock files) and can end early or hang without an exception. Readers without progress are ended.
 
 Nothing is cleaned that another process may use: `clean_stale_shared_memory` would also take the shared memory
-of a training that runs beside this. Streaming steps over what others left; the reader's own goes with it.
+of a training that runs beside this. Streaming steps over what others left; the readers' own goes with them.
+
+Shape legend: n = samples read by all ranks, S = streams, K = shards of all streams.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
-import subprocess
+import math
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixplan.documents.loading import load, save
+from mixplan.documents.loading import save
 from mixplan.documents.mixture import Mixture, StreamSettings
+from mixplan.recipes.recording import (
+    FETCHED_SHARD,
+    JOB,
+    LAYOUT,
+    READ_SAMPLE,
+    RECORD,
+    REFUSED,
+    STATE,
+    STREAMS,
+    Job,
+    order_file,
+    waiting_file,
+)
+from mixplan.recipes.watching import last_words, watch_processes
 
-# One record a sample, in the order in which a trainer would get them.
-RECORD = np.dtype([("sample_id", "<i8"), ("tokens", "<i4"), ("lowest", "<i8"), ("highest", "<i8")])
-_LAYOUT, _ORDER, _MESSAGES, _STREAMS = "layout.json", "order.bin", "messages.txt", "streams.yaml"
+_MESSAGES = "messages.txt"
 _BATCH = 64
-_POLL_SECONDS = 0.25
-_ENDING_SECONDS = 10.0
-_PREFIX_RETRIES = 20
-# A reader is alone, also inside a distributed job's environment.
-_DISTRIBUTED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+# So that also a small mixture has a middle to stop in.
+_BATCHES_AT_LEAST = 8
 
 
 @dataclass(frozen=True)
@@ -43,38 +51,81 @@ class Reading:
     """What came out of a mixture."""
 
     records: np.ndarray
-    """RECORD [n], in order."""
+    """RECORD [n], in the order of training: batch after batch, within a global batch rank after rank."""
     offsets: np.ndarray
-    """First sample id of each stream [streams]."""
+    """First sample id of each stream, int64 [S]."""
     available: np.ndarray
-    """Samples of each stream's shards [streams]."""
+    """Samples of each stream's shards, int64 [S]."""
     ended: str
     """`done`, `stalled` or `failed`."""
     message: str
     """Streaming's last words when it failed."""
+    awaited: list[tuple[int, str]] = field(default_factory=list)
+    """Stream and file of the shards that readers still waited for when they ended."""
+    state: dict[str, Any] | None = None
+    """The loader's state in the middle."""
+    state_at: int = 0
+    """Samples that all ranks had read by then."""
+    refused: bool | None = None
+    """Whether a state of another mixture was refused; empty when none was tried."""
 
     @property
+    def sample_ids(self) -> np.ndarray:
+        """int64 [n]."""
+        return self.records["sample_id"]
+
+    @cached_property
     def stream(self) -> np.ndarray:
-        """Number of the stream that each sample came from [n]."""
-        return np.searchsorted(self.offsets, self.records["sample_id"], side="right") - 1
+        """Number of the stream that each sample came from, int64 [n]."""
+        return np.searchsorted(self.offsets, self.sample_ids, side="right") - 1
+
+
+def batch_size_for(samples: int, ranks: int) -> int:
+    """Samples a batch of one rank, with which `samples` are read."""
+    return max(1, min(_BATCH, samples // (_BATCHES_AT_LEAST * ranks)))
 
 
 def read_mixture(
     mixture: Mixture,
     caches: dict[str, Path],
     workers: int = 0,
+    ranks: int = 1,
     stall_seconds: float = 300.0,
     progress: Callable[[int], None] = lambda _: None,
+    state: dict[str, Any] | None = None,
+    at_most: int | None = None,
 ) -> Reading:
-    """Read every sample of the mixture once, as one trainer on one device would.
+    """Read the samples of the mixture as a trainer's ranks would, and take down the state in the middle.
 
     Args:
         mixture: what to read; its own folders are only read from.
-        caches: per stream to be copied from elsewhere (remote, or compressed), an own, new cache folder.
-        workers: DataLoader workers.
-        stall_seconds: end the reader when no sample has arrived for so long (also: before the first).
+        caches: per stream to be copied from elsewhere (remote, or compressed), a cache folder of its own.
+        workers: DataLoader workers of each rank.
+        ranks: processes, on one node, that share the samples as a trainer's ranks do.
+        stall_seconds: end the readers when no sample has arrived for so long (also: before the first).
         progress: called with the number of samples read, now and then.
+        state: a state of the same mixture and ranks; it is read on from there. Before, a state of another
+            mixture is tried.
+        at_most: stop after about so many samples instead of at the end.
     """
+    size = batch_size_for(mixture.samples, ranks)
+    middle = mixture.samples // (2 * size * ranks)
+    job = Job(
+        ranks=ranks,
+        workers=workers,
+        batch_size=size,
+        state_after_batches=middle if middle and state is None else None,
+        at_most_batches=None if at_most is None else math.ceil(at_most / (size * ranks)),
+        state=state,
+    )
+    with tempfile.TemporaryDirectory(prefix="mixplan-verify-") as scratch:
+        folder = Path(scratch)
+        save(_with_caches(mixture, caches), folder / STREAMS)
+        job.save(folder)
+        return _read(folder, ranks, stall_seconds, progress)
+
+
+def _with_caches(mixture: Mixture, caches: dict[str, Path]) -> Mixture:
     streams = {}
     for name, stream in mixture.streams.items():
         moved = caches.get(name)
@@ -83,136 +134,70 @@ def read_mixture(
             if moved is None
             else StreamSettings(local=str(moved), remote=stream.remote or stream.local, choose=stream.choose)
         )
-    with tempfile.TemporaryDirectory(prefix="mixplan-verify-") as scratch:
-        folder = Path(scratch)
-        save(mixture.model_copy(update={"streams": streams}), folder / _STREAMS)
-        (folder / _ORDER).touch()
-        command = [sys.executable, "-m", "mixplan.recipes.reading", str(folder), str(workers)]
-        code = _watch(command, folder, stall_seconds, progress)
-        raw = (folder / _ORDER).read_bytes()
-        records = np.frombuffer(raw[: len(raw) // RECORD.itemsize * RECORD.itemsize], RECORD)
-        layout = json.loads((folder / _LAYOUT).read_text()) if (folder / _LAYOUT).is_file() else {}
-        return Reading(
-            records=records,
-            offsets=np.array(layout.get("offsets", []), np.int64),
-            available=np.array(layout.get("available", []), np.int64),
-            ended="stalled" if code is None else "failed" if code else "done",
-            message=_last_words(folder / _MESSAGES),
-        )
+    return mixture.model_copy(update={"streams": streams})
 
 
-def _watch(
-    command: list[str], folder: Path, stall_seconds: float, progress: Callable[[int], None]
-) -> int | None:  # fmt: skip
-    """Run the reader; its exit status, or nothing when it was ended for making no progress."""
-    package = Path(__file__).resolve().parents[2]
-    env = {key: value for key, value in os.environ.items() if key not in _DISTRIBUTED}
-    env["TMPDIR"] = str(folder)  # Streaming's lock files
-    env["PYTHONPATH"] = os.pathsep.join([str(package), *filter(None, [env.get("PYTHONPATH")])])
-    with (folder / _MESSAGES).open("wb") as messages:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=messages,
-            stderr=messages,
-            env=env,
-            start_new_session=True,
-        )
-    try:
-        seen, since = 0, time.monotonic()
-        while (code := child.poll()) is None:
-            time.sleep(_POLL_SECONDS)
-            now = (folder / _ORDER).stat().st_size
-            if now != seen:
-                seen, since = now, time.monotonic()
-                progress(seen // RECORD.itemsize)
-            elif time.monotonic() - since > stall_seconds:
-                return None
-        return code
-    finally:
-        _end(child)
+def _read(folder: Path, ranks: int, stall_seconds: float, progress: Callable[[int], None]) -> Reading:
+    files = [order_file(folder, rank) for rank in range(ranks)]
+    for file in files:
+        file.touch()
+    messages = folder / _MESSAGES
+    messages.touch()
 
+    def samples_so_far() -> int:
+        return sum(file.stat().st_size for file in files) // RECORD.itemsize
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the reader and its workers; its resource tracker outlives them to free the shared memory."""
-    for kind, patience in ((signal.SIGTERM, _ENDING_SECONDS), (signal.SIGKILL, _ENDING_SECONDS)):
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            try:
-                os.killpg(child.pid, kind)
-            except ProcessLookupError:
-                child.wait()
-                return
-            child.poll()
-            time.sleep(0.05)
-
-
-def _last_words(path: Path) -> str:
-    """The last exception line of the reader's messages."""
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
-    errors = [
-        line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Timeout\w*|Interrupt)\b", line)
+    commands = [
+        [sys.executable, "-m", "mixplan.recipes.recording", str(folder), str(rank)] for rank in range(ranks)
     ]
-    return errors[-1] if errors else next((line for line in reversed(lines) if line), "")
+    code = watch_processes(commands, messages, samples_so_far, stall_seconds, progress, folder)
+    layout = json.loads((folder / LAYOUT).read_text()) if (folder / LAYOUT).is_file() else {}
+    records, batches = _interleaved(files)
+    state = json.loads((folder / STATE).read_text()) if (folder / STATE).is_file() else None
+    middle = json.loads((folder / JOB).read_text())["state_after_batches"]
+    return Reading(
+        records=records,
+        offsets=np.array(layout.get("offsets", []), np.int64),
+        available=np.array(layout.get("available", []), np.int64),
+        ended="stalled" if code is None else "failed" if code else "done",
+        message=last_words(messages),
+        awaited=_awaited(folder, ranks, layout),
+        state=state,
+        state_at=0 if state is None else int((batches < middle).sum()),
+        refused=json.loads((folder / REFUSED).read_text()) if (folder / REFUSED).is_file() else None,
+    )
 
 
-def record(folder: Path, workers: int, batch_size: int = _BATCH) -> None:
-    """The reader itself: writes layout.json and order.bin into `folder`, from its streams.yaml."""
-    from mixplan.compat import ensure_torchvision_imports
-
-    ensure_torchvision_imports()
-    from streaming import StreamingDataLoader
-
-    from mixplan.recipes.loader import MixtureDataset
-
-    class RecordingDataset(MixtureDataset):
-        """The emitted loader's dataset; of each sample it hands on what verify counts."""
-
-        def __getitem__(self, at: Any) -> dict[str, int]:
-            tokens = super().__getitem__(at)["tokens"]
-            return {
-                "sample_id": int(at),
-                "tokens": tokens.size,
-                "lowest": int(tokens.min()),
-                "highest": int(tokens.max()),
-            }
-
-    mixture = load(folder / _STREAMS, Mixture).model_dump(mode="json")
-    dataset = _constructed(lambda: RecordingDataset(mixture, batch_size))
-    layout = {
-        "offsets": dataset.sample_offset_per_stream.tolist(),
-        "available": dataset.samples_per_stream.tolist(),
-    }
-    (folder / _LAYOUT).write_text(json.dumps(layout))
-    loader = StreamingDataLoader(dataset, batch_size=batch_size, num_workers=workers)
-    with (folder / _ORDER).open("ab") as order:
-        for batch in loader:
-            rows = np.empty(len(batch["sample_id"]), RECORD)
-            for name in RECORD.names or ():
-                rows[name] = batch[name].numpy()
-            order.write(rows.tobytes())
-            order.flush()
+def _interleaved(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """All ranks' records in the order of training [n], and the number of each one's batch [n]."""
+    parts = []
+    for file in files:
+        raw = file.read_bytes()
+        parts.append(np.frombuffer(raw[: len(raw) // RECORD.itemsize * RECORD.itemsize], RECORD))
+    if len(parts) == 1:
+        return parts[0], parts[0]["batch"]
+    records = np.concatenate(parts)
+    rank = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    records = records[np.lexsort((rank, records["batch"]))]  # stable: within a batch as they came
+    return records, records["batch"]
 
 
-def _constructed(make: Callable[[], Any]) -> Any:
-    """Streaming looks for a free shared-memory number, then takes it: two at the same moment may collide."""
-    for attempt in range(_PREFIX_RETRIES):
-        try:
-            return make()
-        except FileExistsError:
-            time.sleep(0.1 * (1 + attempt % 5))
-    return make()
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this process group when the process that started it is gone."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.killpg(os.getpgrp(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    import threading
-
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    record(Path(sys.argv[1]), int(sys.argv[2]))
+def _awaited(folder: Path, ranks: int, layout: dict[str, Any]) -> list[tuple[int, str]]:
+    """Stream and file of what had been begun and never came."""
+    if not layout:
+        return []
+    shards: set[int] = set()
+    for rank in range(ranks):
+        if not waiting_file(folder, rank).is_file():
+            continue
+        slots = np.fromfile(waiting_file(folder, rank), np.int64).reshape(-1, 2)
+        shards |= set(slots[:, FETCHED_SHARD].tolist())
+        samples = slots[:, READ_SAMPLE]
+        at = np.searchsorted(layout["shard_offsets"], samples[samples >= 0], side="right") - 1
+        shards |= set(at.tolist())
+    awaited = []
+    for shard in sorted(shards - {-1}):
+        sample = layout["shard_offsets"][shard]
+        stream = int(np.searchsorted(layout["offsets"], sample, side="right") - 1)
+        awaited.append((stream, layout["shard_files"][shard]))
+    return awaited

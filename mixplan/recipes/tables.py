@@ -67,7 +67,14 @@ def _whole(count: int | None) -> str | None:
 
 
 def verification_tables(found: Verification) -> list[Shown]:
-    """Counts against the recipe, and evenness; nothing when nothing was read."""
+    """Counts against the recipe, evenness and gaps, of the mixture or of each phase; nothing when nothing was
+    looked at."""
+    if found.phases:
+        return [
+            (f"{name}: {title}", columns, rows)
+            for name, phase in found.phases.items()
+            for title, columns, rows in verification_tables(phase)
+        ]
     if not found.sources:
         return []
     counts: list[list[object]] = []
@@ -86,28 +93,67 @@ def verification_tables(found: Verification) -> list[Shown]:
                 source.most_repeats,
             ]
         )
-        if (spread := source.spread) is not None:
+        if (spread := source.spread) is not None and (met := source.encounters) is not None:
             spreads.append(
                 [
                     source.name,
-                    f"{spread.mean_share:.4%}",
                     f"{spread.cv:.3f}",
                     f"{spread.cv_iid:.3f}",
                     f"{spread.cv_ratio:.2f}",
                     f"{spread.empty_windows} of {spread.windows}",
-                    f"{spread.longest_gap_samples:,}",
-                    f"{spread.longest_gap_iid_samples:,.0f}",
+                    f"{met.median_gap_samples:,.0f} / {met.median_gap_iid_samples:,}",
+                    f"{met.longest_gap_samples:,} / {met.longest_gap_iid_samples:,.0f}",
+                    f"{met.longest_gap_tokens:,.0f}",
                 ]
             )
+    title = "Planned" if found.checked == "plan" else "Read"
     return [
         (
-            "Read, against the recipe",
+            f"{title}, against the recipe",
             ["source", "role", "recipe", "samples", "tokens", "share", "epochs", "distinct", "most repeats"],
             counts,
         ),
         (
-            "Share per 1 % window of the run (a random order has ratio 1)",
-            ["source", "mean", "cv", "random cv", "ratio", "empty windows", "longest gap", "random gap"],
+            "Share per 1 % window of the run, and samples between encounters / in a random order",
+            [
+                "source",
+                "cv",
+                "random cv",
+                "ratio",
+                "empty windows",
+                "median gap",
+                "longest gap",
+                "longest, tokens",
+            ],
             spreads,
         ),
     ]
+
+
+def verification_notes(found: Verification) -> list[str]:
+    """What was found of the order and of stopping in the middle, where that was tried."""
+    if found.phases:
+        return [
+            f"{name}: {line}" for name, phase in found.phases.items() for line in verification_notes(phase)
+        ]
+    lines = []
+    if found.order_as_planned:
+        lines.append(
+            f"{found.ranks} rank(s) with {found.workers} worker(s) read in the order that Streaming plans"
+        )
+    if (resumed := found.resumption) is not None and resumed.same_order:
+        lines.append(
+            f"stopped after {resumed.stopped_at_samples:,} samples and resumed in new processes: the next "
+            f"{resumed.samples:,} of {resumed.samples_left:,} are those of the uninterrupted order"
+        )
+        if resumed.other_state_refused:
+            lines.append("a loader state of another mixture is refused")
+    return lines
+
+
+def said(found: Verification) -> str:
+    """The last line when the answer is yes: what was verified, and what not."""
+    what = f"{found.samples:,} samples, as the recipe says"
+    if found.checked == "plan":
+        return f"the plan is right: {what}; the shards are there in full size, what is in them was not read"
+    return f"verified: {what}"
