@@ -165,7 +165,8 @@ class SkillRun:
         """
         centre = to_unit(self._mean(at.tokens, at.frequency, at.finished))
         reach = np.maximum(uniform_reach(at.error), RESOLUTION / 2.0)
-        low, high = (self._below(value + side * reach, centre) for side in (-1.0, 1.0))
+        cut = np.clip(value, 0.0, 1.0)  # guesses below chance are as good as a skill of 0
+        low, high = (self._below(cut + side * reach, centre) for side in (-1.0, 1.0))
         return np.log(np.maximum(high - low, _LEAST)).sum(axis=0)
 
     def reached(self, tokens: FloatArray, frequency: FloatArray) -> FloatArray:

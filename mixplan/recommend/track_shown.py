@@ -86,7 +86,7 @@ def _way(task: TaskTrack, found: Tracking) -> str:
         parts.append(f"at the planned rates {number(way.tokens)} tokens in all would do")
     else:
         parts.append(
-            f"no longer run up to {LONGEST:g} times as long does; collect more data or train a larger"
+            f"no longer run up to {LONGEST:g} times as long does; collect more data or train a larger model"
         )
     return "; ".join(parts)
 
