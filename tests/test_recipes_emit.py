@@ -47,6 +47,7 @@ def test_streaming_files(work: Path) -> None:
         "loader.py",
         "recipe.yaml",
         "streams.yaml",
+        "weights.csv",
         "weights.json",
     ]
     assert all(path.is_absolute() and path.is_file() for path in emitted.files)
@@ -89,14 +90,15 @@ def test_paths_work_from_anywhere(work: Path, tmp_path: Path, monkeypatch: pytes
 def test_sources_without_samples_are_left_out_and_said(work: Path) -> None:
     emitted = emit(write_recipe(work, {**CHOOSE, "rare": 0}), work / "out")
     assert list(load(work / "out" / "streams.yaml", Mixture).streams) == ["web", "code"]
-    assert emitted.notes == ["source 'rare' has no samples in this recipe and is left out"]
+    assert emitted.notes[0] == "source 'rare' has no samples in this recipe and is left out"
 
 
 def test_weights_alone_need_no_data(work: Path) -> None:
     path = write_recipe(work, CHOOSE)
     shutil.rmtree(work / "mds")
     emitted = emit(path, work / "out", "weights")
-    assert [entry.name for entry in (work / "out").iterdir()] == ["weights.json"]
+    found = sorted(entry.name for entry in (work / "out").iterdir())
+    assert found == ["emitted.json", "weights.csv", "weights.json"]
     assert emitted.fingerprint is None
 
 
@@ -107,14 +109,17 @@ def test_remote_sources(work: Path) -> None:
     emitted = emit(work / "recipe.yaml", work / "out")
     stream = load(work / "out" / "streams.yaml", Mixture).streams["web"]
     assert (stream.remote, stream.local) == ("s3://bucket/web", str(work / "out" / "cache" / "web"))
-    assert "'web' is remote: its length and size were not checked" in emitted.notes[0]
+    assert "'web' is remote and s3://bucket/web/index.json could not be read" in emitted.notes[0]
+    assert "its length, size and evenness were not checked" in emitted.notes[0]
+    assert any("not proven here: the index of web could not be read" in note for note in emitted.notes)
+    assert emitted.measured == {}
 
 
 def test_block_samples(work: Path) -> None:
     emit(write_recipe(work, CHOOSE), work / "out", options=Options(block_samples=64))
     dataset = load(work / "out" / "streams.yaml", Mixture).dataset
     assert (dataset.shuffle_algo, dataset.shuffle_block_size) == ("py1e", 64)
-    with pytest.raises(InputError, match="at least one sample"):
+    with pytest.raises(InputError, match="--block-samples 0: at least 2 are needed"):
         emit(work / "recipe.yaml", work / "other", options=Options(block_samples=0))
 
 
@@ -183,7 +188,7 @@ def test_other_data_than_planned_is_said(work: Path) -> None:
 
 
 def test_unknown_format(work: Path) -> None:
-    with pytest.raises(InputError, match="use one of streaming, weights"):
+    with pytest.raises(InputError, match=r"use one of streaming, .*weights"):
         emit(write_recipe(work, CHOOSE), work / "out", "olmo")
 
 
@@ -201,9 +206,10 @@ def test_same_mixture_again_other_mixture_only_with_force(work: Path) -> None:
     out = work / "out"
     path = write_recipe(work, CHOOSE)
     emit(path, out)
-    before = {entry.name: entry.read_bytes() for entry in out.iterdir()}
     emit(path, out)
     emit(path, out, "weights")  # the same weights: nothing changes
+    before = {entry.name: entry.read_bytes() for entry in out.iterdir()}
+    assert "streams.yaml" in before
     other = changed(work, lambda s, d: d.update(shuffle_seed=99), "other.yaml")
     for format in ("streaming", "weights"):
         with pytest.raises(InputError, match="holds another mixture"):
@@ -212,9 +218,23 @@ def test_same_mixture_again_other_mixture_only_with_force(work: Path) -> None:
     emit(other, out, force=True)
     assert load(out / "streams.yaml", Mixture).dataset.shuffle_seed == 99
     emit(path, out, "weights", force=True)
-    assert [entry.name for entry in out.iterdir()] == [
-        "weights.json"
-    ]  # no streams of another mixture beside them
+    # no streams of another mixture beside them
+    assert sorted(entry.name for entry in out.iterdir()) == ["emitted.json", "weights.csv", "weights.json"]
+
+
+def test_the_list_of_emitted_files_is_not_trusted_blindly(work: Path) -> None:
+    out = work / "out"
+    path = write_recipe(work, CHOOSE)
+    emit(path, out)
+    (work / "precious").write_text("")
+    listed = json.loads((out / "emitted.json").read_text())
+    listed["files"]["streaming"] += ["../precious", str(work / "precious")]
+    (out / "emitted.json").write_text(json.dumps(listed))
+    emit(changed(work, lambda s, d: d.update(shuffle_seed=99), "other.yaml"), out, force=True)
+    assert (work / "precious").exists()
+    (out / "emitted.json").write_text("[]")
+    with pytest.raises(InputError, match=r"emitted\.json is broken"):
+        emit(path, out, force=True)
 
 
 def test_fingerprint_is_of_content_not_of_place(work: Path, tmp_path: Path) -> None:

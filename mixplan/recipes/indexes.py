@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mixplan.documents.mds_index import INDEX, MdsCount, count_tokens, read_index
 from mixplan.errors import InputError
+from mixplan.recipes.replay import import_streaming
 
 _TIMEOUT_SECONDS = 60.0
 
@@ -57,9 +58,7 @@ def remote_index(url: str) -> SourceIndex:
     Raises:
         InputError: it cannot be fetched, with the reason; or as `local_index`.
     """
-    from mixplan.compat import ensure_torchvision_imports
-
-    ensure_torchvision_imports()
+    import_streaming()
     from streaming.base.storage import CloudDownloader
 
     with tempfile.TemporaryDirectory(prefix="mixplan-index-") as scratch:

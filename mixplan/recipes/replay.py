@@ -62,6 +62,14 @@ def shard_samples(folder: Path) -> list[int]:
     return [int(shard["samples"]) for shard in read_index(folder)]
 
 
+def import_streaming() -> None:
+    """Load Streaming, which takes seconds the first time."""
+    from mixplan.compat import ensure_torchvision_imports
+
+    ensure_torchvision_imports()
+    import streaming  # noqa: F401
+
+
 def planned_order(
     mixture: Mixture,
     shard_samples: list[list[int]],
@@ -87,9 +95,7 @@ def planned_order(
         InputError: devices do not suit nodes, or nodes the canonical nodes, or a stream has no samples.
     """
     _check(mixture, shard_samples, ranks, nodes)
-    from mixplan.compat import ensure_torchvision_imports
-
-    ensure_torchvision_imports()
+    import_streaming()
     from streaming.base.batching import generate_work
     from streaming.base.world import World
 

@@ -23,7 +23,7 @@ from mixplan.errors import NoAnswer
 from mixplan.recipes.evenness import Evenness, evenness
 from mixplan.recipes.footprint import Footprint, footprint
 from mixplan.recipes.indexes import SourceIndex
-from mixplan.recipes.replay import planned_order
+from mixplan.recipes.replay import import_streaming, planned_order
 from mixplan.units import byte_size
 
 EVEN_WITHIN = 1.3
@@ -35,6 +35,8 @@ _SEEDS = 8
 # unless its random first block ends early; py1e comes near to that from 2 on.
 _BLOCKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 _CANONICAL_PER_NODE = (1, 4)
+# Samples of a shard that blocks of a tenth of the run keep even: 69·f, above.
+_FINE = 7
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def measure(
         settings: instead of the mixture's.
     """
     used = [indexes[name] for name in mixture.streams]
+    import_streaming()  # takes longer than drawing a short order
     started = time.perf_counter()
     planned = planned_order(
         mixture.model_copy(update={"dataset": settings}),
@@ -200,10 +203,11 @@ def _refusal(
     smallest: Spacing | None,
 ) -> str:
     coarse = max(rare, key=lambda name: max(indexes[name].samples), default=None)
+    samples = 0 if coarse is None else max(indexes[coarse].samples)
     finer = (
-        f", or build {coarse!r} in smaller shards (one has {max(indexes[coarse].samples):,} samples; within "
-        "blocks of a tenth of the run they may have about 7)"
-        if coarse is not None
+        f", or build {coarse!r} in smaller shards (one has {samples:,} samples; in blocks of a tenth of the "
+        f"run they may have about {_FINE}, in blocks of half of it {5 * _FINE})"
+        if samples > _FINE
         else ""
     )
     asked = f"--cache-limit {cache_limit} ({byte_size(cache_limit)})"
