@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mixplan.errors import InputError
 from mixplan.recipes.folders import written_whole
+from mixplan.recipes.written import Progress
 
 DATA, SIZES = "data", "sizes.json"
 
@@ -24,6 +25,20 @@ def data_folder(folder: Path, source: str, content: dict[str, str | int | None])
     """
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     return folder / DATA / f"{source}-{digest}"
+
+
+def writing(folders: list[tuple[Path, Callable[[Path], None]]]) -> Callable[[Progress], list[Path]]:
+    """A `Written.data` that fills each of these folders (see `write_data_folder`) and lists their files."""
+
+    def write(progress: Progress) -> list[Path]:
+        files: list[Path] = []
+        for target, fill in folders:
+            if not target.exists():
+                progress(f"writing {target}")
+            files += write_data_folder(target, fill)
+        return files
+
+    return write
 
 
 def write_data_folder(target: Path, write: Callable[[Path], None]) -> list[Path]:

@@ -21,9 +21,9 @@ from mixplan.documents.mds_index import read_index
 from mixplan.documents.recipe import Recipe
 from mixplan.errors import InputError
 from mixplan.recipes.chosen import Chosen, Shards, chosen_sources
-from mixplan.recipes.data_folders import data_folder, write_data_folder
+from mixplan.recipes.data_folders import data_folder, writing
 from mixplan.recipes.shard_tokens import samples_of
-from mixplan.recipes.written import Options, Progress, Written
+from mixplan.recipes.written import Options, Written
 
 PROGRAM, SETTINGS = "hf_mixture.py", "hf_mixture.json"
 TOKENS = "tokens.parquet"
@@ -48,68 +48,70 @@ def huggingface(recipe: Recipe, folder: Path, options: Options) -> Written:
     chosen, notes = chosen_sources(recipe, data_needed=True)
     if recipe.vocab_size > _INT32_UP_TO:
         raise InputError(f"a vocabulary of {recipe.vocab_size:,} tokens does not fit into 32 bits")
-    zipped = [source.name for source in chosen if not options.with_data and not _uncompressed(source)]
+    here = [source.shards for source in chosen if source.shards is not None]
+    zipped = [
+        source.name
+        for source, shards in zip(chosen, here, strict=True)
+        if not options.with_data and not _uncompressed(shards)
+    ]
     if zipped:
         raise InputError(
             f"the shards of {', '.join(zipped)} are compressed, and the emitted program cannot read them so: "
             "add --with-data"
         )
     dtype = "uint16" if recipe.vocab_size <= _UINT16_UP_TO else "int32"
-    places = [_place(folder, source, dtype, number) for number, source in enumerate(chosen)]
+    places = [
+        _place(folder, source.name, shards, dtype, number)
+        for number, (source, shards) in enumerate(zip(chosen, here, strict=True))
+    ]
     settings = {
         "name": recipe.name,
         "samples": recipe.samples,
         "sequence_length": recipe.sequence_length,
         "seed": recipe.shuffle_seed,
         "sources": [
-            _settings(source, place / TOKENS if options.with_data else None)
-            for source, place in zip(chosen, places, strict=True)
+            _settings(source, shards, place / TOKENS if options.with_data else None)
+            for source, shards, place in zip(chosen, here, places, strict=True)
         ],
     }
 
-    def write(progress: Progress) -> list[Path]:
-        files: list[Path] = []
-        for number, (source, place) in enumerate(zip(chosen, places, strict=True)):
-            assert source.shards is not None  # chosen_sources has seen to it
-            progress(f"writing {source.name}")
-            fill = functools.partial(_fill, source.shards, dtype, recipe.vocab_size, number)
-            files += write_data_folder(place, fill)
-        return files
-
+    data = writing(
+        [
+            (place, functools.partial(_fill, shards, dtype, recipe.vocab_size, number))
+            for number, (place, shards) in enumerate(zip(places, here, strict=True))
+        ]
+    )
     texts = {
         PROGRAM: Path(__file__).with_name(_PROGRAM_HERE).read_text(encoding="utf-8"),
         SETTINGS: json.dumps(settings, indent=2) + "\n",
     }
-    return Written(texts, notes, None, write if options.with_data else None)
+    return Written(texts, notes, None, data if options.with_data else None)
 
 
-def _uncompressed(source: Chosen) -> bool:
-    assert source.shards is not None
-    folder = source.shards.folder
-    return all((folder / shard["raw_data"]["basename"]).is_file() for shard in read_index(folder))
+def _uncompressed(shards: Shards) -> bool:
+    index = read_index(shards.folder)
+    return all((shards.folder / shard["raw_data"]["basename"]).is_file() for shard in index)
 
 
-def _settings(source: Chosen, parquet: Path | None) -> dict[str, Any]:
-    assert source.shards is not None
+def _settings(source: Chosen, shards: Shards, parquet: Path | None) -> dict[str, Any]:
     return {
         "name": source.name,
         "choose": source.choose,
         "parquet": None if parquet is None else str(parquet),
-        "mds": str(source.shards.folder),
-        "column": source.shards.counted.column,
-        "index_sha256": source.shards.index_sha256,
+        "mds": str(shards.folder),
+        "column": shards.counted.column,
+        "index_sha256": shards.index_sha256,
     }
 
 
-def _place(folder: Path, source: Chosen, dtype: str, number: int) -> Path:
-    assert source.shards is not None
+def _place(folder: Path, source: str, shards: Shards, dtype: str, number: int) -> Path:
     content: dict[str, str | int | None] = {
         "format": "huggingface",
-        "index": source.shards.index_sha256,
+        "index": shards.index_sha256,
         "dtype": dtype,
         "number": number,
     }
-    return data_folder(folder, source.name, content)
+    return data_folder(folder, source, content)
 
 
 def _fill(shards: Shards, dtype: str, vocab_size: int, number: int, fresh: Path) -> None:

@@ -22,9 +22,9 @@ import numpy as np
 from mixplan.documents.recipe import Recipe
 from mixplan.errors import InputError
 from mixplan.recipes.chosen import Chosen, Shards, chosen_sources
-from mixplan.recipes.data_folders import DATA, data_folder, write_data_folder
+from mixplan.recipes.data_folders import DATA, data_folder, writing
 from mixplan.recipes.shard_tokens import write_flat
-from mixplan.recipes.written import Options, Progress, Written
+from mixplan.recipes.written import Options, Written
 
 BLEND, ARGUMENTS = "blend.txt", "megatron.sh"
 TOKENS = "tokens"
@@ -68,17 +68,15 @@ def megatron(recipe: Recipe, folder: Path, options: Options) -> Written:
         if options.with_data and source.shards is not None and source.shards.end_of_document_id is None
     ]
 
-    def write(progress: Progress) -> list[Path]:
-        files: list[Path] = []
-        for source in chosen:
-            assert source.shards is not None  # chosen_sources has seen to it
-            progress(f"writing {source.name}")
-            fill = functools.partial(_fill, source.shards, dtype, recipe.vocab_size)
-            files += write_data_folder(places[source.name], fill)
-        return files
-
+    data = writing(
+        [
+            (places[source.name], functools.partial(_fill, source.shards, dtype, recipe.vocab_size))
+            for source in chosen
+            if source.shards is not None
+        ]
+    )
     texts = {BLEND: blend, ARGUMENTS: _arguments(recipe, folder)}
-    return Written(texts, notes, None, write if options.with_data else None)
+    return Written(texts, notes, None, data if options.with_data else None)
 
 
 def _place(folder: Path, source: Chosen, dtype: str) -> Path:

@@ -22,9 +22,9 @@ import yaml
 
 from mixplan.documents.recipe import Recipe
 from mixplan.recipes.chosen import Chosen, Shards, chosen_sources
-from mixplan.recipes.data_folders import DATA, data_folder, write_data_folder
+from mixplan.recipes.data_folders import DATA, data_folder, writing
 from mixplan.recipes.shard_tokens import write_flat
-from mixplan.recipes.written import Options, Progress, Written
+from mixplan.recipes.written import Options, Written
 
 NANOTRON = "nanotron.yaml"
 TOKENS = "00000.ds"
@@ -64,15 +64,13 @@ def nanotron(recipe: Recipe, folder: Path, options: Options) -> Written:
         if options.with_data and source.shards is not None and source.shards.end_of_document_id is None
     ]
 
-    def write(progress: Progress) -> list[Path]:
-        files: list[Path] = []
-        for source, place in zip(chosen, places, strict=True):
-            assert source.shards is not None  # chosen_sources has seen to it
-            progress(f"writing {source.name}")
-            fill = functools.partial(_fill, source.shards, source.choose, dtype, recipe)
-            files += write_data_folder(place, fill)
-        return files
-
+    data = writing(
+        [
+            (place, functools.partial(_fill, source.shards, source.choose, dtype, recipe))
+            for source, place in zip(chosen, places, strict=True)
+            if source.shards is not None
+        ]
+    )
     dataset: dict[str, Any] = {
         "dataset_folder": [str(place) for place in places],
         "dataset_weights": [float(source.choose) for source in chosen],
@@ -86,7 +84,7 @@ def nanotron(recipe: Recipe, folder: Path, options: Options) -> Written:
     }
     config = {"data_stages": [stage], "tokens": {"sequence_length": recipe.sequence_length}}
     text = _HEADER.format(samples=f"{recipe.samples:,}") + yaml.safe_dump(config, sort_keys=False)
-    return Written({NANOTRON: text}, notes, None, write if options.with_data else None)
+    return Written({NANOTRON: text}, notes, None, data if options.with_data else None)
 
 
 def _place(recipe: Recipe, folder: Path, source: Chosen, dtype: str) -> Path:
