@@ -34,11 +34,27 @@ def build(
     hashes: Annotated[
         bool, typer.Option("--hashes", help="Check shards that are already there by hash, not only by size.")
     ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(help="Of the tokens: int32, which an embedding takes, uint16 or int64."),
+    ] = "int32",
+    compression: Annotated[
+        str | None, typer.Option(help="Of the shards: zstd:3, or what else Streaming reads. Default: none.")
+    ] = None,
+    hash: Annotated[
+        list[str] | None, typer.Option(help="Of every shard; may be repeated. Default: xxh3_64.")
+    ] = None,
+    local: Annotated[
+        Path | None,
+        typer.Option(help="Where sources with a remote `mds` are built. Default: mds-local beside the plan."),
+    ] = None,
 ) -> None:
-    """Write each source's text as MDS shards into its `mds` folder. What is already there is left alone."""
+    """Write each source's text or tokens as MDS shards into its `mds`. What is there already is kept."""
     from mixplan import commands_recipes
 
-    commands_recipes.build(plan, source or [], hashes)
+    shards = dtype, compression, tuple(hash or ()), local
+    commands_recipes.build(plan, source or [], hashes, workers, *shards)
 
 
 def emit(

@@ -41,15 +41,30 @@ def scan(plan: Path, out: Path | None, workers: int | None, force: bool, as_json
             console.wrote([out])
 
 
-def build(plan: Path, sources: list[str], hashes: bool) -> None:
+def build(
+    plan: Path,
+    sources: list[str],
+    check_hashes: bool,
+    workers: int | None,
+    dtype: str,
+    compression: str | None,
+    hashes: tuple[str, ...],
+    local: Path | None,
+) -> None:
     """`build`: write shards, show what there is."""
     from mixplan.recipes.building import build as build_sources
+    from mixplan.recipes.jobs import Settings
     from mixplan.recipes.tables import build_table
 
-    built = build_sources(plan, sources, hashes, console.note)
+    settings = Settings(dtype, compression, hashes, local)
+    with console.Bar("building") as bar:
+        built = build_sources(plan, sources, check_hashes, console.note, settings, workers, bar.update)
     console.table(*build_table(built))
     for one in built:
+        console.notes(one.warnings, "warning")
         console.say(f"{'kept' if one.skipped else 'wrote'} {one.folder}")
+        if one.uploaded is not None:
+            console.say(f"uploaded to {one.uploaded}")
 
 
 def emit(recipe: Path, out: Path, format: str, options: Options, force: bool, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from recipes_making import LENGTH, write_plan, write_text
 
 from mixplan.documents import Plan, load
 from mixplan.errors import InputError
-from mixplan.recipes import counting
+from mixplan.recipes import counting, processes
 from mixplan.recipes.building import build
 from mixplan.recipes.scanning import Scan, SourceScan, scan
 
@@ -141,14 +141,14 @@ def test_parquet_text_over_row_groups(tmp_path: Path, kind: pa.DataType) -> None
 
 
 @pytest.mark.parametrize("kind", [pa.list_(pa.int32()), pa.large_list(pa.uint16())])
-def test_parquet_token_lists_are_counted_by_length(tmp_path: Path, kind: pa.DataType) -> None:
+def test_parquet_token_lists_are_counted_with_their_ends(tmp_path: Path, kind: pa.DataType) -> None:
     lists = [[1] * 40, [], None, [2] * 7]
     table = pa.table({"ids": pa.array(lists, kind)})
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=3)
     none = {"tokenizer": {"kind": "none", "vocab_size": 9, "end_of_document_id": 1}}
     source = {"data": {"format": "parquet", "paths": ["a.parquet"], "column": "ids"}}
     one = only(scanned(tmp_path, {"web": source}, **none))
-    assert (one.tokens, one.documents, one.text_bytes) == (47, 2, None)
+    assert (one.tokens, one.documents, one.text_bytes) == (48, 2, None), "one list has its end already"
 
 
 def npy(folder: Path, dtype: str = "uint16", **more: Any) -> dict[str, dict[str, Any]]:
@@ -171,7 +171,7 @@ def test_token_files_with_and_without_a_header(tmp_path: Path, arrays: Path) -> 
     (arrays / "b.npy").write_bytes(ids.astype(np.uint16).tobytes())
     (arrays / "b.csv.gz").write_bytes(b"left out: only *.npy is taken from a folder")
     one = only(scanned(tmp_path, npy(arrays), **VOCABULARY))
-    assert (one.tokens, one.files, one.documents) == (2000, 2, None)
+    assert (one.tokens, one.files, one.documents) == (2002, 2, None), "each file ends a document"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_wrong_integer_type_is_seen(
     top = 65_536 if written == "uint16" else 100_278
     ids = np.random.default_rng(0).integers(0, top, 1000).astype(written)
     (arrays / "a.npy").write_bytes(ids.tobytes())
-    assert only(scanned(tmp_path, npy(arrays, written), **VOCABULARY)).tokens == 1000
+    assert only(scanned(tmp_path, npy(arrays, written), **VOCABULARY)).tokens == 1001
     text = refused(tmp_path, npy(arrays, said), **VOCABULARY)
     assert what in text and "set data.dtype" in text
 
@@ -249,7 +249,7 @@ def test_shards_come_before_data_before_text(tmp_path: Path) -> None:
     assert (one.counted_from, one.samples) == ("data", 20)
     build(tmp_path / "plan.yaml")
     one = only(scanned(tmp_path, {"web": source}))
-    assert (one.counted_from, one.samples) == ("mds", 10)
+    assert (one.counted_from, one.samples) == ("mds", 20), "build reads what scan counts"
 
 
 def test_everything_that_can_be_seen_first_is_said_at_once(tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_processes_count_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     }
     plan = write_plan(tmp_path, sources)
     alone = scan(plan, workers=1)
-    monkeypatch.setattr(counting, "WORTH_PROCESSES_BYTES", 0)
+    monkeypatch.setattr(processes, "WORTH_PROCESSES_BYTES", 0)
     monkeypatch.setattr(counting, "_AT_ONCE_BYTES", 500)
     told: list[tuple[int, int]] = []
     together = scan(plan, workers=2, progress=lambda done, total: told.append((done, total)))

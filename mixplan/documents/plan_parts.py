@@ -25,25 +25,36 @@ from mixplan.documents.suggest import did_you_mean
 
 
 class PlanData(Part):
-    """Where the text or the tokens of a source are, for `mixplan scan` (and what it counts)."""
+    """Where the text or the tokens of a source are: what `mixplan scan` counts and `mixplan build` reads."""
 
-    format: Literal["text", "jsonl", "parquet", "npy", "mds"] = "text"
+    format: Literal["text", "jsonl", "parquet", "npy", "mds", "dataset"] = "text"
     """text, jsonl, parquet: text that the plan's tokenizer turns into tokens, compressed or not; parquet may
     also hold token lists. npy: token arrays, with a NumPy header or without (OLMo's). mds: Streaming
-    folders."""
+    folders. dataset: a Hugging Face dataset, of text or token lists."""
     paths: list[str]
-    """Files, folders or glob patterns, relative to the plan."""
+    """Files, folders or glob patterns, relative to the plan; dataset: folders that `save_to_disk` wrote, or
+    names (which need the network, or a filled cache)."""
     pattern: str = "*"
     """Which files to take from a folder, searched recursively; "*" means *.npy and *.parquet with those."""
     column: str = "text"
-    """jsonl, parquet: the field with the text, or (parquet) with the list of tokens."""
+    """jsonl, parquet, dataset: the field with the text, or (not jsonl) with the list of tokens."""
     dtype: Literal["uint8", "uint16", "uint32", "int32", "int64"] = "uint16"
     """Integer type of header-less .npy token files; a NumPy header says it itself."""
+    subset: str | None = None
+    """dataset by name: which of its configurations."""
+    split: str | None = None
+    """dataset: which split, where there are several."""
 
     @field_validator("paths")
     @classmethod
     def _some(cls, value: list[str]) -> list[str]:
         return distinct(value)
+
+    @model_validator(mode="after")
+    def _of_a_dataset(self) -> PlanData:
+        if self.format != "dataset" and (self.subset is not None or self.split is not None):
+            raise ValueError("`subset` and `split` go with format dataset, and only with it")
+        return self
 
 
 class PlanSource(Part):
@@ -61,7 +72,7 @@ class PlanSource(Part):
     """Folder of its MDS shards: where `build` writes and the emitted streams read. Relative to this file, or
     a URL that Streaming understands."""
     data: PlanData | None = None
-    """Where it is in any other form, for `mixplan scan`."""
+    """Where it is in any other form; `mixplan build` takes it before `text`, as `mixplan scan` does."""
     tokens_available: Positive | None = None
     """Unique tokens. Default: counted from the index of its MDS folder; `mixplan scan` counts other forms."""
     natural_share: Fraction | None = None

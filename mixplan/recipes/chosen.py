@@ -9,9 +9,8 @@ from pathlib import Path
 from mixplan.documents.loading import load
 from mixplan.documents.mds_index import INDEX, MdsCount, count_tokens
 from mixplan.documents.recipe import Recipe, RecipeSource
-from mixplan.documents.source_build import SourceBuild
+from mixplan.documents.source_build import SOURCE, SourceBuild
 from mixplan.errors import InputError
-from mixplan.recipes.building import SOURCE
 from mixplan.recipes.fitting import check_source
 from mixplan.recipes.folders import is_url
 from mixplan.recipes.shards import check_shards

@@ -8,9 +8,8 @@ from pathlib import Path
 from mixplan.documents.loading import load
 from mixplan.documents.mds_index import MdsCount
 from mixplan.documents.recipe import Recipe, RecipeSource
-from mixplan.documents.source_build import SourceBuild
+from mixplan.documents.source_build import SOURCE, SourceBuild
 from mixplan.errors import InputError
-from mixplan.recipes.building import SOURCE
 
 # How far the amount of data may differ from what the recipe was computed for.
 TOKENS_TOLERANCE = 0.01

@@ -34,11 +34,11 @@ def written_whole(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as undo:
-            with _locked(target.parent):  # so that nobody finds the new sibling before it is locked itself
+            with locked(target.parent):  # so that nobody finds the new sibling before it is locked itself
                 for leftover in target.parent.glob(f"{prefix}*"):
                     _remove_unless_locked(leftover)
                 hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-                undo.enter_context(_locked(hidden))
+                undo.enter_context(locked(hidden))
             undo.callback(shutil.rmtree, hidden, ignore_errors=True)
             written = hidden / "folder"
             yield written
@@ -53,7 +53,44 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _locked(folder: Path, flags: int = fcntl.LOCK_EX) -> Iterator[None]:
+def resumable(target: Path) -> Iterator[Path]:
+    """A folder for the unfinished work on `target`, in which a later process finds what an earlier one left.
+
+    It is a hidden sibling of `target`, locked while its process lives. It goes when all went well, and stays
+    (with what is in its subfolder `spill`) when the work was cut short.
+
+    Raises:
+        InputError: another process works there, or it cannot be written (no permission, disk full).
+    """
+    work = target.parent / f".{target.name}.build"
+    try:
+        (work / "spill").mkdir(parents=True, exist_ok=True)
+        with locked(work, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            (work / "spill").mkdir(parents=True, exist_ok=True)
+            try:
+                yield work
+            except BaseException:
+                if not any((work / "spill").iterdir()):
+                    shutil.rmtree(work, ignore_errors=True)
+                raise
+            shutil.rmtree(work, ignore_errors=True)
+    except BlockingIOError:
+        raise InputError(f"{target} is being built by another process; wait for it to end") from None
+    except OSError as error:
+        raise InputError(
+            f"{target} cannot be written: {error.strerror or error}; nothing was left there"
+        ) from None
+
+
+def remove_unfinished(target: Path) -> None:
+    """Remove what `resumable` left of a target that is whole, unless a process works there."""
+    work = target.parent / f".{target.name}.build"
+    if work.is_dir():
+        _remove_unless_locked(work)
+
+
+@contextmanager
+def locked(folder: Path, flags: int = fcntl.LOCK_EX) -> Iterator[None]:
     """Hold the folder's lock; the system drops it when the process ends, however it ends."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -65,7 +102,7 @@ def _locked(folder: Path, flags: int = fcntl.LOCK_EX) -> Iterator[None]:
 
 def _remove_unless_locked(leftover: Path) -> None:
     try:
-        with _locked(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with locked(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB):
             shutil.rmtree(leftover, ignore_errors=True)
     except BlockingIOError:
         return

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixplan.documents.loading import load
-from mixplan.documents.mds_index import INDEX, count_tokens
-from mixplan.documents.source_build import SourceBuild
+from mixplan.documents.mds_index import INDEX, count_tokens, read_index
+from mixplan.documents.source_build import SOURCE, SourceBuild
 from mixplan.errors import InputError
-from mixplan.recipes.building import SOURCE
+from mixplan.recipes.mds_shards import ShardFile
 from mixplan.recipes.shards import check_shards
 
 
@@ -23,7 +23,7 @@ class MdsTotal:
     documents: int | None
     """Known where `build` wrote all the folders."""
     text_bytes: int | None
-    """UTF-8 bytes that were tokenised; known likewise."""
+    """UTF-8 bytes that were tokenised; known likewise, where that was text."""
     notes: list[str]
 
 
@@ -58,6 +58,33 @@ def named_folders(entries: list[str], base: Path) -> list[Path]:
     if problems:
         raise InputError(problems)
     return sorted(found)
+
+
+def shard_files(folder: Path) -> list[ShardFile]:
+    """The shards of an MDS folder, for reading their tokens.
+
+    Raises:
+        InputError: the index is missing, unreadable, or has no column of tokens of one length.
+    """
+    counted = count_tokens(folder)
+    found = []
+    for shard in read_index(folder):
+        raw, packed = shard["raw_data"], shard.get("zip_data")
+        part = raw if packed is None or (folder / raw["basename"]).exists() else packed
+        found.append(
+            ShardFile(
+                folder / part["basename"],
+                shard["compression"] if part is packed else None,
+                part["bytes"],
+                tuple(part.get("hashes", {}).items()),
+                shard["samples"],
+                counted.sequence_length,
+                counted.dtype,
+                shard["column_names"].index(counted.column),
+                tuple(shard["column_sizes"]),
+            )
+        )
+    return found
 
 
 def total(folders: list[Path], sequence_length: int, strict: bool) -> MdsTotal:
@@ -98,11 +125,12 @@ def total(folders: list[Path], sequence_length: int, strict: bool) -> MdsTotal:
                 notes.append(f"{differs}: write the source anew before `mixplan emit`")
     if problems:
         raise InputError(problems)
-    known = len(builds) == len(folders)
+    documents = [build.documents for build in builds]
+    text_bytes = [build.text_bytes for build in builds if build.text_bytes is not None]
     return MdsTotal(
         folders,
         tokens,
-        sum(build.documents for build in builds) if known else None,
-        sum(build.input_bytes for build in builds) if known else None,
+        sum(documents) if len(documents) == len(folders) else None,
+        sum(text_bytes) if len(text_bytes) == len(folders) else None,
         notes,
     )

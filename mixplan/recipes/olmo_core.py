@@ -19,9 +19,9 @@ from typing import Any
 
 from mixplan.documents.olmo_core import OlmoCoreMixture, TokenFile
 from mixplan.documents.recipe import Recipe
+from mixplan.documents.source_build import SOURCE
 from mixplan.documents.syntax import dump_yaml
 from mixplan.errors import InputError
-from mixplan.recipes.building import SOURCE
 from mixplan.recipes.chosen import Chosen, Shards, chosen_sources
 from mixplan.recipes.olmo_core_files import (
     SourceFiles,

@@ -1,35 +1,58 @@
-"""How many tokens there are in a file of text, or in a row group of a Parquet file."""
+"""Pieces of a source: what is read at a time, and the tokens in it.
+
+Shape legend: an array [n] holds token ids; documents end with the end-of-document token.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from mixplan.documents.suggest import did_you_mean
+import numpy as np
+
 from mixplan.errors import InputError
+from mixplan.recipes.columns import texts_of, tokens_of
+from mixplan.recipes.hf_datasets import arrow_rows
+from mixplan.recipes.lines import texts_in_lines
+from mixplan.recipes.mds_shards import ShardFile
 from mixplan.recipes.opened import opened
-from mixplan.recipes.parquet import texts_in, tokens_in
+from mixplan.recipes.parquet import rows_in
 from mixplan.recipes.texts import CHUNK_BYTES
+from mixplan.recipes.token_files import read_tokens
 from mixplan.recipes.tokenizing import Documents, Encoder
 
+Kind = Literal["raw", "text", "jsonl", "parquet", "parquet tokens", "arrow", "arrow tokens", "npy", "mds"]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """What is counted at a time."""
+    """What is read at a time."""
 
     path: Path
-    kind: Literal["raw", "text", "jsonl", "parquet", "parquet tokens"]
-    """raw: a document as it is (what `build` reads); text: the same, decompressed first; jsonl, parquet: a
-    document in each row; parquet tokens: a list of tokens in each row."""
+    kind: Kind
+    """raw: a document as it is; text: the same, decompressed first; jsonl, parquet, arrow: a document in each
+    row; parquet tokens, arrow tokens: a list of tokens in each row; npy, mds: tokens one after another."""
     stored_bytes: int
     """On disk."""
     column: str = ""
-    """Of JSON lines and Parquet."""
-    row_group: int = 0
-    """Of Parquet."""
+    """Of JSON lines, Parquet and Arrow."""
+    start: int = 0
+    """First byte (jsonl), row group (parquet), first row (arrow), first token (npy)."""
+    stop: int = 0
+    """Where it ends, in the same units; 0: at the end."""
+    dtype: str = ""
+    """Of header-less token files."""
+    shard: ShardFile | None = None
+    """Of MDS."""
+    closes: bool = False
+    """npy, mds: the last of its file or folder, so that a document ends with it."""
+    tokens: int | None = None
+    """Where they are known without reading, as they stand in the file."""
+    last: int | None = None
+    """Of these, the last, where it `closes` and can be read."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +60,11 @@ class Count:
     """What is in a piece, or in several."""
 
     tokens: int = 0
-    """With the end-of-document token of each document of text, as `build` writes them."""
+    """With the end-of-document token of each document, as `build` writes them."""
     documents: int = 0
-    """Those that hold something."""
+    """Those that hold something; of tokens one after another, their end-of-document tokens."""
     text_bytes: int = 0
-    """UTF-8 bytes of text; 0 for lists of tokens."""
+    """UTF-8 bytes of text; 0 for tokens."""
     empty: int = 0
     """Documents that hold nothing, and were left out."""
     problems: tuple[str, ...] = ()
@@ -57,19 +80,55 @@ class Count:
         )
 
 
-def count_piece(piece: Piece, encoder: Encoder | None) -> Count:
-    """What is in a piece, or why it cannot be counted.
+@dataclass
+class Seen:
+    """What went by while a piece was read."""
+
+    documents: int = 0
+    text_bytes: int = 0
+    empty: int = 0
+
+
+def is_text(piece: Piece) -> bool:
+    """Whether it needs a tokenizer."""
+    return piece.kind in ("raw", "text", "jsonl", "parquet", "arrow")
+
+
+def read_piece(piece: Piece, encoder: Encoder, vocabulary: int, seen: Seen) -> Iterator[np.ndarray]:
+    """The tokens of a piece, as `build` writes them.
 
     Args:
         piece: the piece.
-        encoder: the plan's tokenizer; not needed for lists of tokens.
+        encoder: the plan's tokenizer; of tokens only its end of document is used.
+        vocabulary: how many tokens there are; others are refused.
+        seen: counts what goes by.
+
+    Yields:
+        Arrays [n] of token ids.
+
+    Raises:
+        InputError: it cannot be read as the piece says, or holds ids that are no tokens.
     """
+    if is_text(piece):
+        yield from encoder.encode(_documents(piece, seen))
+        return
+    for array in _token_arrays(piece, encoder.end_of_document_id, seen):
+        if array.size and not 0 <= int(array.min()) <= int(array.max()) < vocabulary:
+            raise InputError(
+                f"{piece.path}: holds the ids {array.min():,} … {array.max():,}, but the vocabulary has "
+                f"{vocabulary:,} tokens; correct tokenizer and vocab_size, or leave the file out"
+            )
+        yield array
+
+
+def count_piece(piece: Piece, encoder: Encoder, vocabulary: int) -> Count:
+    """What is in a piece, or why it cannot be counted; arguments as of `read_piece`."""
+    if piece.tokens is not None:
+        open_ended = piece.closes and piece.last not in (None, encoder.end_of_document_id)
+        return Count(piece.tokens + open_ended)
     try:
-        if piece.kind == "parquet tokens":
-            return Count(*tokens_in(piece.path, piece.column, piece.row_group))
-        assert encoder is not None, "text needs a tokenizer"
-        seen = _Seen()
-        tokens = sum(len(part) for part in encoder.encode(_documents(piece, seen)))
+        seen = Seen()
+        tokens = sum(len(part) for part in read_piece(piece, encoder, vocabulary, seen))
         return Count(tokens, seen.documents, seen.text_bytes, seen.empty)
     except InputError as error:
         return Count(problems=tuple(error.problems))
@@ -81,82 +140,69 @@ def try_first_row(piece: Piece) -> None:
     Raises:
         InputError: it cannot be read as the piece says.
     """
-    next(iter(_documents(piece, _Seen())), None)
+    next(iter(_documents(piece, Seen())), None)
 
 
-@dataclass
-class _Seen:
-    """What went by while documents were read."""
-
-    documents: int = 0
-    text_bytes: int = 0
-    empty: int = 0
-
-
-def _documents(piece: Piece, seen: _Seen) -> Documents:
-    """(file, chunk, whether the document ends with it); documents that hold nothing are left out."""
-    for chunk, ends in _chunks(piece):
+def _documents(piece: Piece, seen: Seen) -> Documents:
+    """(where, chunk, whether the document ends with it); documents that hold nothing are left out."""
+    for where, chunk, ends in _chunks(piece):
         if not chunk:
             seen.empty += 1
             continue
         seen.documents += ends
         seen.text_bytes += len(chunk)
-        yield piece.path, chunk, ends
+        yield where, chunk, ends
 
 
-def _chunks(piece: Piece) -> Iterator[tuple[bytes, bool]]:
+def _chunks(piece: Piece) -> Documents:
     if piece.kind == "jsonl":
-        yield from ((text, True) for text in _texts_in_lines(piece.path, piece.column))
-    elif piece.kind == "parquet":
-        yield from ((text, True) for text in texts_in(piece.path, piece.column, piece.row_group))
+        for where, text in texts_in_lines(piece.path, piece.column, piece.start, piece.stop):
+            yield where, text, True
+    elif piece.kind in ("parquet", "arrow"):
+        number = piece.start if piece.kind == "arrow" else 0
+        place = "" if piece.kind == "arrow" else f"row group {piece.start}, "
+        for rows in _rows(piece):
+            for text in texts_of(rows):
+                yield partial(_row, piece.path, place, number), text, True
+                number += 1
     else:
         with opened(piece.path, decompress=piece.kind == "text") as file:
             chunk = file.read(CHUNK_BYTES)
             if not chunk:
-                yield b"", True
+                yield lambda: str(piece.path), b"", True
             while chunk:
                 following = file.read(CHUNK_BYTES)
-                yield chunk, not following
+                yield lambda: str(piece.path), chunk, not following
                 chunk = following
 
 
-def _texts_in_lines(path: Path, column: str) -> Iterator[bytes]:
-    """The text of each line's JSON object; nothing where it is null."""
-    with opened(path) as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _text(line, column, f"{path}:{number}")
+def _row(path: Path, place: str, number: int) -> str:
+    return f"{path} ({place}row {number})"
 
 
-def _text(line: bytes, column: str, where: str) -> bytes:
-    """The column of one line as UTF-8.
+def _rows(piece: Piece) -> Iterator[Any]:
+    if piece.kind.startswith("parquet"):
+        return rows_in(piece.path, piece.column, piece.start)
+    return arrow_rows(piece.path, piece.column, piece.start, piece.stop)
 
-    Raises:
-        InputError: the line is no JSON object with text in that column.
-    """
-    try:
-        row: Any = json.loads(line)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{where}: not UTF-8 text (byte {error.start} of the line); convert the file"
-        ) from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(
-            f"{where}: not JSON ({error}); format jsonl has one object a line: leave other files out with "
-            "`pattern`"
-        ) from None
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: {type(row).__name__} where an object with {column!r} is needed")
-    if column not in row:
-        raise InputError(f"{where}: no column {column!r}{did_you_mean(column, row)}; set data.column")
-    if row[column] is None:
-        return b""
-    if not isinstance(row[column], str):
-        raise InputError(f"{where}: {column!r} holds {type(row[column]).__name__}, not text; set data.column")
-    try:
-        return row[column].encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{where}: {column!r} holds half of a surrogate pair (character {error.start}), which is no "
-            "text; repair the file"
-        ) from None
+
+def _token_arrays(piece: Piece, end: int, seen: Seen) -> Iterator[np.ndarray]:
+    if piece.kind in ("parquet tokens", "arrow tokens"):
+        for rows in _rows(piece):
+            tokens, documents, empty = tokens_of(
+                rows, end, f"{piece.path}: a list in column {piece.column!r}"
+            )
+            seen.documents += documents
+            seen.empty += empty
+            yield tokens
+        return
+    if piece.kind == "npy":
+        tokens = read_tokens(piece.path, piece.dtype, piece.start, piece.stop)
+    else:
+        assert piece.shard is not None, "an MDS piece is a shard"
+        tokens = piece.shard.tokens()
+    seen.documents += int(np.count_nonzero(tokens == end))
+    yield tokens
+    if piece.closes and len(tokens) and tokens[-1] != end:
+        seen.documents += 1
+        yield np.array([end])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from mixplan.recipes.fitting import TOKENS_TOLERANCE
 from mixplan.recipes.jobs import too_short
 from mixplan.recipes.locating import Located, locate, shortened
 from mixplan.recipes.pieces import Count
+from mixplan.recipes.processes import cores
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SourceScan:
     counted_from: str | None
     """mds, data or text, the key of the plan; None: nothing here could be counted."""
     form: str
-    """mds, npy, parquet, jsonl or text."""
+    """mds, npy, parquet, jsonl, dataset or text."""
     files: int
     """Files, or MDS folders."""
     tokens: int | None
@@ -104,7 +104,7 @@ def scan(plan_path: Path, workers: int | None = None, progress: Progress = lambd
     if problems:
         raise InputError(problems)
     pieces = [piece for one in located for piece in one.pieces]
-    counts = iter(count_pieces(pieces, plan.tokenizer, base, workers or _cores(), progress))
+    counts = iter(count_pieces(pieces, plan, base, workers or cores(), progress))
     sources: list[SourceScan] = []
     notes: list[str] = _shared_files(plan, located)
     for source, one in zip(plan.sources, located, strict=True):
@@ -121,16 +121,11 @@ def scan(plan_path: Path, workers: int | None = None, progress: Progress = lambd
     return Scan(plan.sequence_length, sources, notes, problems)
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _found(source: PlanSource, length: int, located: Located, read: Count) -> SourceScan:
     counted = located.key is not None and not read.problems
     tokens = located.tokens + read.tokens if counted else None
     documents, text_bytes = located.documents, located.text_bytes
-    if counted and located.pieces:
+    if counted and any(piece.tokens is None for piece in located.pieces):
         documents, text_bytes = read.documents, read.text_bytes or None
     return SourceScan(
         name=source.name,

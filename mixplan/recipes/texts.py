@@ -1,22 +1,14 @@
-"""The text files of a source: which they are, in which order, and their content as documents."""
+"""The files of a source: which they are, and in which order."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 from mixplan.errors import InputError
 
 CHUNK_BYTES = 1 << 24
 _WILDCARDS = frozenset("*?[")
-
-
-class Hasher(Protocol):
-    """What is needed of a hashlib object."""
-
-    def update(self, data: bytes, /) -> None: ...
 
 
 def collect(
@@ -51,41 +43,6 @@ def collect(
     if not files:
         raise InputError(f"all {len(found)} file(s) are empty; there is nothing to read")
     return files
-
-
-def read_documents(files: Iterable[Path], hasher: Hasher) -> Iterator[tuple[Path, bytes, bool]]:
-    """The files' content in chunks: (file, chunk, whether the document ends with it).
-
-    `hasher` gets every document followed by a zero byte and its length (8 bytes), so that the same bytes cut
-    into other documents hash differently.
-
-    Raises:
-        InputError: a file cannot be read, or is empty by now.
-    """
-    for path in files:
-        size = 0
-        try:
-            with path.open("rb") as file:
-                chunk = file.read(CHUNK_BYTES)
-                if not chunk:
-                    raise InputError(f"{path} became empty while it was read; build again")
-                while chunk:
-                    following = file.read(CHUNK_BYTES)
-                    hasher.update(chunk)
-                    size += len(chunk)
-                    yield path, chunk, not following
-                    chunk = following
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        hasher.update(b"\0" + size.to_bytes(8, "little"))
-
-
-def input_sha256(files: Iterable[Path]) -> str:
-    """The hash that `read_documents` gives over these files."""
-    hasher = hashlib.sha256()
-    for _ in read_documents(files, hasher):
-        pass
-    return hasher.hexdigest()
 
 
 def _matches(entry: str, pattern: str, base: Path) -> list[Path]:

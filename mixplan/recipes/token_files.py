@@ -19,7 +19,7 @@ _TELLING_TOKENS = 64
 
 
 def tokens_in_file(path: Path, dtype: str, vocabulary: int) -> int:
-    """Number of tokens in a token file.
+    """Number of tokens in a token file, as they stand in it.
 
     Args:
         path: the file.
@@ -58,6 +58,27 @@ def tokens_in_file(path: Path, dtype: str, vocabulary: int) -> int:
             f"{path}: holds the ids {looked_at.min():,} … {looked_at.max():,}, but the vocabulary has "
             f"{vocabulary:,} tokens; {way_out}, or correct tokenizer and vocab_size"
         )
+    return tokens
+
+
+def read_tokens(path: Path, dtype: str, start: int, stop: int) -> np.ndarray:
+    """The tokens `start` … `stop` − 1 of a token file [stop − start].
+
+    Raises:
+        InputError: the file cannot be read any more.
+    """
+    try:
+        with path.open("rb") as file:
+            headed = file.read(len(_MAGIC)) == _MAGIC
+        if headed:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return np.array(array.reshape(-1)[start:stop])
+        width = np.dtype(dtype).itemsize
+        tokens = np.fromfile(path, dtype, stop - start, offset=start * width)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    if len(tokens) != stop - start:
+        raise InputError(f"{path} became shorter while it was read; build again")
     return tokens
 
 
