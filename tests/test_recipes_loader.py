@@ -1,12 +1,16 @@
-"""The emitted loader.py runs alone, feeds an embedding, resumes exactly, refuses another mixture's state."""
+"""The emitted loader.py runs alone, feeds an embedding, resumes exactly, refuses another mixture's state; an
+epoch that ends early is an error; shared memory of killed runs is freed."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from recipes_making import write_plan, write_recipe, write_text
@@ -14,62 +18,171 @@ from recipes_making import write_plan, write_recipe, write_text
 from mixplan.recipes.building import build
 from mixplan.recipes.emitting import emit
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
-import json, sys
+import json, os, re, sys
 sys.path.insert(0, sys.argv[1])
+
+def tokens_of(batches):
+    return torch.cat([batch["tokens"] for batch in batches])
+
+def ended(state=None, **options):
+    # The message of the error that ends an epoch early: what came and what was due of each source.
+    bad = loader.make_loader(10, folder=sys.argv[2], **options)
+    if state:
+        bad.load_state_dict(state)
+    rows = 0
+    try:
+        for batch in bad:
+            rows += len(batch["tokens"])
+    except loader.EpochEndedEarlyError as error:
+        counts = re.findall(r"(\\w+) ([\\d,]+) of ([\\d,]+)[;.]", str(error))
+        counts = {name: [int(n), int(of)] for name, n, of in counts}
+        return {"rows": rows, "counts": counts, "said": str(error)}
+    return {"rows": rows}
+
+def rank_ended(rank):
+    import torch.distributed as dist
+    pid = os.fork()
+    if pid:
+        return pid
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    dist.init_process_group("gloo", init_method="file://" + os.path.abspath("meet"), rank=rank, world_size=2)
+    open(f"rank-{rank}.json", "w").write(json.dumps(ended()))
+    dist.barrier()
+    os._exit(0)
+
 if __name__ == "__main__":
     import loader
     import torch
     assert "mixplan" not in sys.modules
+    ranks = [rank_ended(rank) for rank in (0, 1)]
+    assert [os.waitpid(pid, 0)[1] for pid in ranks] == [0, 0]
     table = torch.nn.Embedding(257, 4)
-    first = loader.make_loader(batch_size=10, num_workers=1)
+    first = loader.make_loader(batch_size=10, num_workers=1, dataset_options={"predownload": 20})
+    assert first.dataset.predownload == 20
     batches, state = [], None
     for batch in first:
         tokens = batch["tokens"]
         assert table(tokens).shape == (*tokens.shape, 4)
-        batches.append(tokens)
+        batches.append(batch)
         if len(batches) == 3:
             state = first.state_dict()
     again = loader.make_loader(batch_size=10)
     again.load_state_dict(state)
-    rest = [batch["tokens"] for batch in again]
-    same = torch.equal(torch.cat(batches[3:]), torch.cat(rest))
+    rest = list(again)
+    same = torch.equal(tokens_of(batches[3:]), tokens_of(rest))
     try:
         again.load_state_dict({**state, "mixture": "other"})
         refused = ""
     except ValueError as error:
         refused = str(error)
-    everything = torch.cat(batches)
+    everything, source = tokens_of(batches), torch.cat([batch["source"] for batch in batches])
+    sample = torch.cat([batch["sample_id"] for batch in batches])
     print(json.dumps({
         "shape": list(everything.shape), "dtype": str(everything.dtype), "sum": int(everything.sum()),
-        "state": state["mixture"], "same": same, "refused": refused,
+        "state": state["mixture"], "same": same, "refused": refused, "came": first.came.tolist(),
+        "came again": again.came.tolist(), "source": source.tolist(), "sample": sample.tolist(),
+        "ends": {
+            "one": ended(), "workers": ended(num_workers=2), "resumed": ended(state),
+            "drop_last": ended(state, num_workers=1, drop_last=True),
+        },
+        "ranks": [json.load(open(f"rank-{rank}.json")) for rank in (0, 1)],
     }))
 """
 
 
-@pytest.mark.slow
-def test_loader_runs_alone(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the script found: an emitted mixture, and one of the same data without some of its shards."""
+    folder = tmp_path_factory.mktemp("loader")
     for name, samples in (("web", 60), ("rare", 10)):
-        write_text(tmp_path / "text" / name, samples)
-    plan = write_plan(tmp_path, {n: {"text": [f"text/{n}"], "mds": f"mds/{n}"} for n in ("web", "rare")})
-    build(plan)
-    emitted = emit(write_recipe(tmp_path, {"web": 60, "rare": 20}), tmp_path / "out")
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "script.py").write_text(SCRIPT)
+        write_text(folder / "text" / name, samples)
+    build(write_plan(folder, {n: {"text": [f"text/{n}"], "mds": f"mds/{n}"} for n in ("web", "rare")}))
+    shutil.copytree(folder / "mds", folder / "bad" / "mds")
+    emitted = emit(write_recipe(folder, {"web": 60, "rare": 20}), folder / "out")
+    emit(write_recipe(folder / "bad", {"web": 60, "rare": 20}), folder / "bad" / "out")
+    for shard in sorted((folder / "bad" / "mds" / "web").glob("*.mds"))[::5]:
+        shard.unlink()
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "script.py").write_text(SCRIPT)
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    env |= {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}  # Streaming leaves lock files there
+    env |= {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}  # Streaming leaves lock files there
     done = subprocess.run(
-        [sys.executable, "script.py", str(tmp_path / "out")],
-        env=env, cwd=tmp_path / "elsewhere", capture_output=True, text=True, timeout=300,
+        [sys.executable, "script.py", str(folder / "out"), str(folder / "bad" / "out")],
+        env=env, cwd=folder / "elsewhere", capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    texts = {"web": 1, "rare": 2}
+    read = {name: [path.read_bytes() for path in (folder / "text" / name).iterdir()] for name in texts}
+    expected = sum(
+        epochs * (sum(map(sum, read[name])) + 256 * len(read[name])) for name, epochs in texts.items()
+    )
     found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["shape"], found["dtype"]) == ([80, 16], "torch.int64")
-    assert found["state"] == emitted.fingerprint
-    assert found["same"] is True
-    assert "this state is of mixture other" in found["refused"]
-    expected = 0
-    for name, epochs in (("web", 1), ("rare", 2)):
-        for path in (tmp_path / "text" / name).iterdir():
-            expected += epochs * (sum(path.read_bytes()) + 256)
-    assert found["sum"] == expected
+    return {**found, "fingerprint": emitted.fingerprint, "expected sum": expected}
+
+
+def test_loader_runs_alone(ran: dict[str, Any]) -> None:
+    assert (ran["shape"], ran["dtype"]) == ([80, 16], "torch.int64")
+    assert ran["state"] == ran["fingerprint"]
+    assert ran["same"] is True
+    assert "this state is of mixture other" in ran["refused"]
+    assert ran["sum"] == ran["expected sum"]
+
+
+def test_every_sample_says_where_it_comes_from(ran: dict[str, Any]) -> None:
+    assert ran["came"] == [60, 20] == [ran["source"].count(0), ran["source"].count(1)]
+    assert [number >= 60 for number in ran["sample"]] == [source == 1 for source in ran["source"]]
+    assert sorted(ran["sample"]) == sorted([*range(60), *range(60, 70), *range(60, 70)])
+    assert ran["came again"] == [ran["source"][30:].count(0), ran["source"][30:].count(1)]
+
+
+@pytest.mark.parametrize("case", ["one", "workers", "resumed", "drop_last"])
+def test_an_epoch_that_ends_early_says_what_came_of_what_was_due(ran: dict[str, Any], case: str) -> None:
+    end = ran["ends"][case]
+    since = 30 if case in ("resumed", "drop_last") else 0
+    assert {name: of for name, (_, of) in end["counts"].items()} == {
+        "web": ran["source"][since:].count(0),
+        "rare": ran["source"][since:].count(1),
+    }
+    assert sum(came for came, _ in end["counts"].values()) == end["rows"] < 80 - since
+    assert (
+        f"rank 0: the mixture ended early. Samples that came, of those due since sample {since} "
+        in end["said"]
+    )
+    reasons = ("In the absence of local dataset", "another process could not get a shard")
+    assert any(reason in end["said"] for reason in reasons)
+    assert case == "workers" or reasons[0] in end["said"], "Streaming's own reason"
+
+
+def test_every_rank_says_what_it_was_due(ran: dict[str, Any]) -> None:
+    said = [end for end in ran["ranks"] if "said" in end]
+    assert len(said) == 2, "both need shards that are gone"
+    for rank, end in enumerate(said):
+        assert f"rank {rank}: " in end["said"]
+    assert [sum(end["counts"][name][1] for end in said) for name in ("web", "rare")] == [60, 20]
+
+
+def test_shared_memory_of_killed_runs_only_is_freed(tmp_path: Path) -> None:
+    from mixplan.recipes import loader
+
+    shared, number = Path("/dev/shm"), "987654"
+    locals_of, other = shared / f"{number}_locals", shared / f"{number}_barrier"
+    marker = shared / f"{number}_mixture_1"
+    try:
+        for said, gone in (("", False), ("own", True)):
+            locals_of.write_bytes(b"1234")
+            other.write_bytes(b"1234")
+            identity = str(locals_of.stat().st_ino)
+            marker.write_text(identity if said == "own" else identity + "0")
+            with marker.open() as held:  # alive
+                fcntl.flock(held, fcntl.LOCK_EX)
+                loader._free_after_crashes()
+                assert locals_of.exists() and other.exists() and marker.exists()
+            loader._free_after_crashes()
+            assert (not locals_of.exists(), not other.exists()) == (gone, gone), "another program's stays"
+            assert not marker.exists()
+    finally:
+        for path in (locals_of, other, marker):
+            path.unlink(missing_ok=True)

@@ -10,8 +10,9 @@
 batch_size is per device. One epoch is the whole run; let the number of devices divide `samples`, or Streaming
 repeats a few at the end. `loader.came` counts the samples of each source that this process has had.
 
-Streaming ends an epoch early, without an exception, when a shard is missing or damaged. This loader raises
-EpochEndedEarlyError instead, with what came and what was due of every source.
+When a shard is missing or damaged, Streaming ends the epoch early, without an exception, and with several
+processes some wait forever. This loader raises EpochEndedEarlyError in all of a machine, with what came and
+what was due of every source.
 
 Keep `loader.state_dict()` in your checkpoints, and give it to `load_state_dict` of a new loader: that goes on
 with the next sample, also with other numbers of devices and workers. The state carries the mixture's
@@ -25,6 +26,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,10 @@ from streaming.base.constant import LOCALS, SHM_TO_CLEAN
 
 HERE = Path(__file__).resolve().parent
 _SHARED_MEMORY = Path("/dev/shm")
+_LOST = 0
+"""A state of shards that Streaming has none for."""
+_ANOTHER = "another process could not get a shard"
+_LOOK_EVERY_SECONDS = 0.5
 _HELD: list[Any] = []
 """Open files that say, by a lock that ends with this process, which shared memory is in use."""
 
@@ -101,16 +107,40 @@ class MixtureDataset(StreamingDataset):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self._due, self._failure = 0, None
-        came = 0
-        for sample in super().__iter__():
-            came += 1
-            yield sample
-        if came < self._due:
-            failure = self._failure
-            why = f"{type(failure).__name__}: {failure}" if failure else "it did not say why"
+        came, ended = 0, Event()
+        Thread(target=self._watch, args=(ended,), daemon=True).start()
+        try:
+            for sample in super().__iter__():
+                came += 1
+                yield sample
+        except Exception as error:
+            if not self._due:
+                raise
+            self._failure = self._failure or error
+        finally:
+            ended.set()
+        failure = self._failure
+        if came < self._due or failure:
+            why = f"{type(failure).__name__}: {failure}" if failure else _ANOTHER
             raise EpochEndedEarlyError(
                 f"Streaming ended after {came:,} of the {self._due:,} samples of this process ({why})"
-            )
+            ) from failure
+
+    def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
+        if self._shard_states[shard_id] == _LOST:
+            raise RuntimeError(_ANOTHER)
+        try:
+            super().prepare_shard(shard_id, blocking)
+        except BaseException:
+            # Streaming leaves it as being prepared, and all other processes would wait for it forever.
+            self._shard_states[shard_id] = _LOST
+            raise
+
+    def _watch(self, ended: Event) -> None:
+        """End this process's epoch, too, when any process of this machine could not get a shard."""
+        while not ended.wait(_LOOK_EVERY_SECONDS):
+            if (self._shard_states.numpy() == _LOST).any() and hasattr(self, "_event"):
+                self._event.set()
 
     def _get_work(self, epoch: int, sample_in_epoch: int) -> Any:
         work = super()._get_work(epoch, sample_in_epoch)
