@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
@@ -11,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,87 +17,21 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recipes_making import write_plan, write_recipe, write_text
+from recipes_making import write_recipe
+from recipes_verifying import SIZES, record_here, rewrite, shared_memory
 
-from mixplan.compat import ensure_torchvision_imports
-from mixplan.documents.mixture import Mixture
 from mixplan.errors import InputError
-from mixplan.recipes import checking, loader
-from mixplan.recipes import reading as reading_module
-from mixplan.recipes.building import build
+from mixplan.recipes import checking
 from mixplan.recipes.emitting import emit
-from mixplan.recipes.recording import RECORD, Job, record
+from mixplan.recipes.recording import RECORD, Job
 from mixplan.recipes.shards import ShardCheck
 from mixplan.recipes.verifying import How, verify
 from mixplan.recipes.watching import last_words, watch_processes
 from mixplan.recipes.written import Options
 
+pytest_plugins = ["recipes_verifying"]
 ROOT = Path(__file__).resolve().parent.parent
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
-SIZES = {"web": 15_000, "code": 5_000, "rare": 400, "s17": 17, "s40": 40, "s97": 97, "s160": 160}
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sources")
-    for number, (name, samples) in enumerate(SIZES.items()):
-        write_text(folder / "text" / name, samples, seed=number)
-    build(write_plan(folder, {name: {"text": [f"text/{name}"], "mds": f"mds/{name}"} for name in SIZES}))
-    return folder
-
-
-@pytest.fixture
-def small(sources: Path, tmp_path: Path) -> Path:
-    """An emitted mixture over shards of its own, which a test may damage."""
-    for name in ("s40", "s97"):
-        shutil.copytree(sources / "mds" / name, tmp_path / "mds" / name)
-    emit(write_recipe(tmp_path, {"s97": 150, "s40": 30}, ("s40",)), tmp_path / "out")
-    return tmp_path
-
-
-def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Edit streams.yaml by hand, with a fingerprint that fits."""
-    data = yaml.safe_load((folder / "streams.yaml").read_text())
-    change(data)
-    data["fingerprint"] = Mixture.model_validate(data).digest()
-    (folder / "streams.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
-
-
-def record_here(folder: Path) -> None:
-    """`record` in this process. Streaming holds its shared memory until the process ends, some 25 file
-    descriptors a dataset: here it is given back at once, or a long test run would have none left."""
-    ensure_torchvision_imports()
-    import streaming.base.shared.memory as memory
-
-    cleanups: list[Callable[[], None]] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "atexit", SimpleNamespace(register=cleanups.append))
-        record(folder)
-    gc.collect()
-    for cleanup in cleanups:
-        cleanup()
-    while loader._HELD:
-        loader._HELD.pop().close()
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Read in this process instead of in one of its own, which takes seconds to start."""
-
-    def watch(commands: list[list[str]], messages: Path, *_: Any) -> int:
-        record_here(messages.parent)
-        return 0
-
-    monkeypatch.setattr(reading_module, "watch_processes", watch)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # Streaming's lock files
-
-
-def shared_memory() -> set[str]:
-    return (
-        {name for name in os.listdir("/dev/shm") if name[:6].isdigit()}
-        if os.path.isdir("/dev/shm")
-        else set()
-    )
 
 
 # --- what is read ---
@@ -399,11 +331,8 @@ def test_edited_streams_are_found(small: Path) -> None:
 def test_folders_that_are_no_mixture(small: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         verify(small / "nowhere")
-    with pytest.raises(InputError, match=r"holds no streams\.yaml and no recipe\.yaml"):
+    with pytest.raises(InputError, match=r"holds no streams\.yaml, olmo_core\.yaml, phases"):
         verify(small / "mds")
-    emit(small / "recipe.yaml", small / "weights", "weights")
-    with pytest.raises(InputError, match="holds weights only: emit with --format streaming"):
-        verify(small / "weights")
     (small / "out" / "streams.yaml").write_text("streams: {web: {lokal: x}}")
     with pytest.raises(InputError, match="did you mean 'local'"):
         verify(small / "out")

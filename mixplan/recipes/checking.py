@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ def _check_local(mixture: Mixture, name: str, hashes: bool, stall_seconds: float
 
     def work(beat: Callable[[Any], None]) -> Any:
         beat(place / INDEX)
-        stamps = _stamps(place)  # before the content is looked at, so that no change falls in between
+        stamps = _stamps(
+            place, _files(place)
+        )  # before the content is looked at, so that no change falls in between
         found = check_shards(place, hashes, beat=beat)
         digest = hashlib.sha256((place / INDEX).read_bytes()).hexdigest()
         return found, stamps, count_tokens(place), digest
@@ -90,12 +92,18 @@ def _check_local(mixture: Mixture, name: str, hashes: bool, stall_seconds: float
         )
 
 
-def _stamps(place: Path) -> dict[str, _Stamp]:
+def _files(place: Path) -> list[str]:
+    """The index, and all that it names."""
     files = [INDEX]
     for shard in read_index(place):
         for part in (shard.get("raw_data"), shard.get("zip_data")):
             if isinstance(part, dict) and isinstance(part.get("basename"), str):
                 files.append(part["basename"])
+    return files
+
+
+def _stamps(place: Path, files: Iterable[str]) -> dict[str, _Stamp]:
+    """Of the files that are there."""
     stamps = {}
     for file in files:
         try:
@@ -111,14 +119,14 @@ def changed_since(mixture: Mixture, checked: Checked) -> list[str]:
     problems = []
     for name, before in checked.stamps.items():
         place = Path(mixture.streams[name].local)
-        for file, stamp in before.items():
-            try:
-                status = (place / file).stat()
-            except OSError:
-                problems.append(f"source {name!r}: {place / file} went missing while it was being read")
-                continue
-            if (status.st_ino, status.st_size, status.st_mtime_ns) != stamp:
-                problems.append(f"source {name!r}: {place / file} changed while it was being read")
+        after = _stamps(place, before)
+        for what, files in (
+            ("went missing", [file for file in before if file not in after]),
+            ("changed", [file for file in after if after[file] != before[file]]),
+        ):
+            if files:
+                more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+                problems.append(f"source {name!r}: {place / files[0]}{more} {what} while it was being read")
     return problems
 
 
@@ -133,7 +141,12 @@ def check_caches(mixture: Mixture, caches: dict[str, Path], checked: Checked) ->
         except InputError as error:
             problems = error.problems
         else:
-            problems = found.problems
+            problems = list(found.problems)
+            digest = hashlib.sha256((cache / INDEX).read_bytes()).hexdigest()
+            if mixture.index_sha256.get(name) not in (None, digest):
+                problems.append(
+                    f"{cache / INDEX} is not the one that the mixture was emitted for; emit again"
+                )
             checked.shards += found.shards
             checked.hashed += found.hashed
         checked.problems += [

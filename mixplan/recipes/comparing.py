@@ -60,13 +60,13 @@ class SourceReading:
     """Fraction of all samples."""
     samples_available: int
     """Samples in its shards."""
-    distinct_samples: int
-    """Different samples among `samples`."""
+    distinct_samples: int | None
+    """Different samples among `samples`. Empty for several phases together, as `most_repeats`."""
     epochs: float
     """samples ÷ samples_available."""
     epochs_expected: float
     """The recipe's."""
-    most_repeats: int
+    most_repeats: int | None
     """How often the most repeated sample came."""
     spread: Evenness | None
     """Empty when nothing came."""
@@ -179,6 +179,19 @@ def is_uneven(spread: Evenness | None, samples: int) -> bool:
     return spread.cv_ratio**2 > max(UNEVEN_FROM**2, 1.0 + _CHANCE_DEVIATIONS * deviation)
 
 
+def uneven_by_chance(sources: list[SourceReading]) -> list[str]:
+    """Rare sources beyond the promise, of so few samples that a random order may be so."""
+    return [
+        f"source {read.name!r}: over 1 % windows its share varies {read.spread.cv_ratio:.2f} times as much "
+        f"as in a random order; with {read.samples:,} samples that can be chance: another shuffle_seed helps"
+        for read in sources
+        if read.role == "rare"
+        and read.spread is not None
+        and read.spread.cv_ratio > UNEVEN_FROM
+        and not is_uneven(read.spread, read.samples)
+    ]
+
+
 def _bursts(read: SourceReading) -> str:
     ratio = read.spread.cv_ratio if read.spread else math.nan
     longest = read.encounters.longest_gap_tokens if read.encounters else math.nan
@@ -200,11 +213,11 @@ def _amounts(read: SourceReading, padding: int) -> list[str]:
             f"{name} {word}{read.samples:,} samples come, the recipe says {read.samples_expected:,}"
         )
     at_most = math.ceil(read.samples_expected / read.samples_available) + (off > 0)
-    distinct = min(read.samples_expected, read.samples_available)
-    if read.most_repeats > at_most or (off >= 0 and read.distinct_samples < distinct):
+    distinct, most = read.distinct_samples or 0, read.most_repeats or 0
+    if most > at_most or (off >= 0 and distinct < min(read.samples_expected, read.samples_available)):
         problems.append(
-            f"{name}: a sample is read {read.most_repeats} times, where {read.epochs:.3g} epochs need "
-            f"{at_most} at most, and only {read.distinct_samples:,} of {read.samples_available:,} are read"
+            f"{name}: a sample is read {most} times, where {read.epochs:.3g} epochs need {at_most} at most, "
+            f"and only {distinct:,} of {read.samples_available:,} are read"
         )
     return problems
 

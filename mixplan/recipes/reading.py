@@ -26,6 +26,7 @@ import numpy as np
 from mixplan.documents.loading import save
 from mixplan.documents.mixture import Mixture, StreamSettings
 from mixplan.recipes.recording import (
+    FAILED_SHARD,
     FETCHED_SHARD,
     JOB,
     LAYOUT,
@@ -34,6 +35,7 @@ from mixplan.recipes.recording import (
     REFUSED,
     STATE,
     STREAMS,
+    WAITING,
     Job,
     order_file,
     waiting_file,
@@ -61,7 +63,7 @@ class Reading:
     message: str
     """Streaming's last words when it failed."""
     awaited: list[tuple[int, str]] = field(default_factory=list)
-    """Stream and file of the shards that readers still waited for when they ended."""
+    """Stream and file of the shards that could not be had, else of those that readers waited for."""
     state: dict[str, Any] | None = None
     """The loader's state in the middle."""
     state_at: int = 0
@@ -183,20 +185,22 @@ def _interleaved(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _awaited(folder: Path, ranks: int, layout: dict[str, Any]) -> list[tuple[int, str]]:
-    """Stream and file of what had been begun and never came."""
+    """Stream and file of what could not be had, else of what had been begun and never came."""
     if not layout:
         return []
     shards: set[int] = set()
+    failed: set[int] = set()
     for rank in range(ranks):
         if not waiting_file(folder, rank).is_file():
             continue
-        slots = np.fromfile(waiting_file(folder, rank), np.int64).reshape(-1, 2)
-        shards |= set(slots[:, FETCHED_SHARD].tolist())
+        slots = np.fromfile(waiting_file(folder, rank), np.int64).reshape(-1, WAITING)
+        failed |= set(slots[:, FAILED_SHARD].tolist())
+        shards |= set(slots[:, FETCHED_SHARD:].ravel().tolist())
         samples = slots[:, READ_SAMPLE]
         at = np.searchsorted(layout["shard_offsets"], samples[samples >= 0], side="right") - 1
         shards |= set(at.tolist())
     awaited = []
-    for shard in sorted(shards - {-1}):
+    for shard in sorted((failed - {-1}) or (shards - {-1})):
         sample = layout["shard_offsets"][shard]
         stream = int(np.searchsorted(layout["offsets"], sample, side="right") - 1)
         awaited.append((stream, layout["shard_files"][shard]))

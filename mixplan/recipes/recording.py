@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ RECORD = np.dtype(
     [("sample_id", "<i8"), ("tokens", "<i4"), ("lowest", "<i8"), ("highest", "<i8"), ("batch", "<i4")]
 )
 JOB, LAYOUT, STATE, REFUSED, STREAMS = "job.json", "layout.json", "state.json", "refused.json", "streams.yaml"
-# Columns of waiting-RANK.bin, int64 [workers, 2]; −1: nothing is being waited for.
-FETCHED_SHARD, READ_SAMPLE = 0, 1
+# Columns of waiting-RANK.bin, int64 [workers, WAITING]; −1: nothing. From FETCHED_SHARD on one a thread:
+# Streaming fetches ahead in two, and in the one that reads.
+READ_SAMPLE, FAILED_SHARD, FETCHED_SHARD, WAITING = 0, 1, 2, 5
 _PREFIX_RETRIES = 20
 
 
@@ -67,7 +69,7 @@ def record(folder: Path, rank: int = 0) -> None:
     job = Job(**json.loads((folder / JOB).read_text()))
     if job.ranks > 1:
         _join(folder, rank, job.ranks)
-    waiting = np.full((max(job.workers, 1), 2), -1, np.int64)
+    waiting = np.full((max(job.workers, 1), WAITING), -1, np.int64)
     waiting_file(folder, rank).write_bytes(waiting.tobytes())
     mixture = load(folder / STREAMS, Mixture)
     dataset = _dataset(mixture, job, waiting_file(folder, rank))
@@ -120,17 +122,28 @@ def _dataset(mixture: Mixture, job: Job, waiting: Path) -> Any:
 
         _slots: Any = None
 
+        def __init__(self, mixture: dict[str, Any], batch_size: int) -> None:
+            self._threads: dict[int, int] = {}
+            super().__init__(mixture, batch_size)
+
         def _wait_for(self, column: int, number: int) -> None:
             if self._slots is None:  # in the process that reads, which may be a worker
                 info = get_worker_info()
-                slots = np.memmap(waiting, np.int64, "r+").reshape(-1, 2)
+                slots = np.memmap(waiting, np.int64, "r+").reshape(-1, WAITING)
                 self._slots = slots[0 if info is None else info.id]
             self._slots[column] = number
 
         def prepare_shard(self, shard_id: int, blocking: bool = True) -> None:
-            self._wait_for(FETCHED_SHARD, shard_id)
-            super().prepare_shard(shard_id, blocking)
-            self._wait_for(FETCHED_SHARD, -1)
+            column = FETCHED_SHARD + self._threads.setdefault(get_ident(), len(self._threads))
+            column = min(column, WAITING - 1)
+            self._wait_for(column, shard_id)
+            try:
+                super().prepare_shard(shard_id, blocking)
+            except BaseException:
+                if self._slots[FAILED_SHARD] < 0:  # later ones may be the consequence
+                    self._wait_for(FAILED_SHARD, shard_id)
+                raise
+            self._wait_for(column, -1)
 
         def __getitem__(self, at: Any) -> dict[str, int]:
             self._wait_for(READ_SAMPLE, int(at))

@@ -67,19 +67,19 @@ def _whole(count: int | None) -> str | None:
 
 
 def verification_tables(found: Verification) -> list[Shown]:
-    """Counts against the recipe, evenness and gaps, of the mixture or of each phase; nothing when nothing was
-    looked at."""
-    if found.phases:
-        return [
-            (f"{name}: {title}", columns, rows)
-            for name, phase in found.phases.items()
-            for title, columns, rows in verification_tables(phase)
-        ]
+    """Counts against the recipe, evenness and gaps; of each phase and of all together. Nothing when nothing
+    was looked at."""
+    shown = [
+        (f"{name}: {title}", columns, rows)
+        for name, phase in found.phases.items()
+        for title, columns, rows in verification_tables(phase)
+    ]
     if not found.sources:
-        return []
+        return shown
     counts: list[list[object]] = []
     spreads: list[list[object]] = []
     for source in found.sources:
+        distinct = source.distinct_samples
         counts.append(
             [
                 source.name,
@@ -89,7 +89,7 @@ def verification_tables(found: Verification) -> list[Shown]:
                 f"{source.tokens:,}",
                 f"{source.share:.4%}",
                 f"{source.epochs:.3f}",
-                f"{source.distinct_samples:,} of {source.samples_available:,}",
+                None if distinct is None else f"{distinct:,} of {source.samples_available:,}",
                 source.most_repeats,
             ]
         )
@@ -100,34 +100,23 @@ def verification_tables(found: Verification) -> list[Shown]:
                     f"{spread.cv:.3f}",
                     f"{spread.cv_iid:.3f}",
                     f"{spread.cv_ratio:.2f}",
-                    f"{spread.empty_windows} of {spread.windows}",
+                    f"{spread.empty_windows} / {met.empty_windows_iid:.1f}",
                     f"{met.median_gap_samples:,.0f} / {met.median_gap_iid_samples:,}",
                     f"{met.longest_gap_samples:,} / {met.longest_gap_iid_samples:,.0f}",
                     f"{met.longest_gap_tokens:,.0f}",
                 ]
             )
     title = "Planned" if found.checked == "plan" else "Read"
-    return [
-        (
-            f"{title}, against the recipe",
-            ["source", "role", "recipe", "samples", "tokens", "share", "epochs", "distinct", "most repeats"],
-            counts,
-        ),
-        (
-            "Share per 1 % window of the run, and samples between encounters / in a random order",
-            [
-                "source",
-                "cv",
-                "random cv",
-                "ratio",
-                "empty windows",
-                "median gap",
-                "longest gap",
-                "longest, tokens",
-            ],
-            spreads,
-        ),
-    ]
+    columns = ["source", "role", "recipe", "samples", "tokens", "share", "epochs", "distinct", "most repeats"]
+    whole = "all phases together: " if found.phases else ""
+    shown.append((f"{whole}{title}, against the recipe", columns, counts))
+    if spreads:
+        columns = ["source", "cv", "random cv", "ratio", "empty windows"]
+        columns += ["median gap", "longest gap", "longest, tokens"]
+        shown.append(
+            ("Share per 1 % window of the run; gaps in samples; / in a random order", columns, spreads)
+        )
+    return shown
 
 
 def verification_notes(found: Verification) -> list[str]:
@@ -154,6 +143,8 @@ def verification_notes(found: Verification) -> list[str]:
 def said(found: Verification) -> str:
     """The last line when the answer is yes: what was verified, and what not."""
     what = f"{found.samples:,} samples, as the recipe says"
-    if found.checked == "plan":
+    if found.checked == "weights":
+        return "the weights add up; nothing that a trainer reads was looked at"
+    if found.checked == "plan" and found.shards_hashed < found.shards_checked:
         return f"the plan is right: {what}; the shards are there in full size, what is in them was not read"
     return f"verified: {what}"

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from mixplan.recipes.comparing import SourceReading
 
+Checked = Literal["weights", "plan", "reading"]
+
 
 @dataclass(frozen=True)
 class Resumption:
@@ -39,7 +41,7 @@ class Verification:
     problems: list[str] = field(default_factory=list)
     """Why the answer is no; empty when it is yes."""
     warnings: list[str] = field(default_factory=list)
-    checked: Literal["reading", "plan", "weights"] = "reading"
+    checked: Checked = "reading"
     """What the answer rests on: every sample read, the order alone, or the sums of a table of weights."""
     ranks: int = 1
     workers: int = 0

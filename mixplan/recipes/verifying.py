@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ from mixplan.documents.mixture import Mixture
 from mixplan.documents.recipe import Recipe
 from mixplan.errors import InputError
 from mixplan.recipes.mixture_verifying import How, verify_mixture
-from mixplan.recipes.streams import RECIPE, STREAMS
+from mixplan.recipes.olmo_core import MARKER
+from mixplan.recipes.phases import PHASES
+from mixplan.recipes.phases_verifying import verify_phases
+from mixplan.recipes.streams import LOADER, RECIPE, STREAMS
 from mixplan.recipes.verified import Verification
 from mixplan.recipes.weights import WEIGHTS
+from mixplan.recipes.weights_verifying import verify_weights
 
 __all__ = ["How", "Verification", "verify"]
 
@@ -26,7 +31,7 @@ def verify(
     """Check what `emit` wrote, and compare it with its recipe.
 
     Args:
-        folder: what `emit` wrote.
+        folder: what `emit` wrote: a mixture, token files for OLMo-core, weights, or one of these a phase.
         how: how thoroughly, and as which trainer.
         progress: called with a line now and then.
 
@@ -36,21 +41,30 @@ def verify(
     Raises:
         InputError: the folder is no emitted mixture, or its documents are broken.
     """
-    mixture, recipe = _documents(Path(folder))
-    return verify_mixture(mixture, recipe, how, progress)
+    folder = Path(folder)
+    if (folder / PHASES).is_file():
+        return verify_phases(folder, lambda part, tell: _verify_one(part, how, tell), progress)
+    return _verify_one(folder, how, progress)
+
+
+def _verify_one(folder: Path, how: How, progress: Callable[[str], None]) -> Verification:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder that `mixplan emit -o` wrote")
+    if (folder / STREAMS).is_file():
+        found = verify_mixture(*_documents(folder), how, progress)
+        return replace(found, warnings=found.warnings + _beside(folder))
+    if (folder / MARKER).is_file():
+        from mixplan.recipes.olmo_core_reading import verify_olmo_core
+
+        return verify_olmo_core(folder, progress)
+    if (folder / WEIGHTS).is_file():
+        return verify_weights(folder)
+    raise InputError(
+        f"{folder} holds no {STREAMS}, {MARKER}, {PHASES} or {WEIGHTS}; `mixplan emit` writes them"
+    )
 
 
 def _documents(folder: Path) -> tuple[Mixture, Recipe]:
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no such folder; give the folder that `mixplan emit --format streaming -o` wrote"
-        )
-    missing = [name for name in (STREAMS, RECIPE) if not (folder / name).is_file()]
-    if missing:
-        hint = "it holds weights only: emit with --format streaming" if (folder / WEIGHTS).is_file() else ""
-        raise InputError(
-            f"{folder} holds no {' and no '.join(missing)}; {hint or '`mixplan emit` writes them'}"
-        )
     problems: list[str] = []
     read: list[Any] = []
     for name, kind in ((STREAMS, Mixture), (RECIPE, Recipe)):
@@ -61,3 +75,20 @@ def _documents(folder: Path) -> tuple[Mixture, Recipe]:
     if problems:
         raise InputError(problems)
     return read[0], read[1]
+
+
+def _beside(folder: Path) -> list[str]:
+    """What else is in a mixture's folder that this verification does not stand for."""
+    warnings = []
+    loader = folder / LOADER
+    if loader.is_file() and loader.read_bytes() != Path(__file__).with_name(LOADER).read_bytes():
+        warnings.append(
+            f"{loader} is not the loader of this version, with which the mixture was read; emit again to "
+            "get it"
+        )
+    if (folder / MARKER).is_file():
+        warnings.append(
+            f"{folder} also holds token files for OLMo-core, which were not verified; emit them into a "
+            "folder of their own"
+        )
+    return warnings
