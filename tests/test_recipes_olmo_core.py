@@ -215,6 +215,19 @@ def test_interrupted_writing_leaves_nothing_and_starts_anew(
     }
 
 
+def test_each_phase_has_files_of_its_own(work: Path) -> None:
+    stable, anneal = {"web": 40, "code": 30, "rare": 10}, {"web": 10, "code": 10, "rare": 35}
+    phases = [
+        {"name": "stable", "samples": 80, "choose": stable},
+        {"name": "anneal", "samples": 55, "choose": anneal},
+    ]
+    emit(write_recipe(work, CHOOSE, ("rare",), phases=phases), work / "out", "olmo-core", WITH_DATA)
+    for name, choose in (("01-stable", stable), ("02-anneal", anneal)):
+        found = verify_olmo_core(work / "out" / name)
+        assert found.passed and {one.name: one.samples for one in found.sources} == choose
+    assert set(rows_of(work / "out" / "02-anneal", "web")) - set(rows_of(work / "out" / "01-stable", "web"))
+
+
 def write_mds(folder: Path, samples: np.ndarray) -> None:
     """Shards that `build` did not write: nothing says which token ends a document."""
     from mixplan.compat import ensure_torchvision_imports

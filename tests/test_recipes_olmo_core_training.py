@@ -35,7 +35,7 @@ if __name__ == "__main__":
         ])
 
     said = {}
-    for kind in ("files", "shards"):
+    for kind in ("shards", "files"):
         whole = run(kind, f"{kind}-whole")
         stopped = run(kind, f"{kind}-parts", "--stop-after", "6")
         # As if the run had been killed later than its last checkpoint: it must train these steps again.
@@ -59,6 +59,12 @@ if __name__ == "__main__":
             "same": all(torch.equal(value, models[1][name]) for name, value in models[0].items()),
             "refused": refused,
         }
+    # The next phase begins with the weights of the last one, and with the first sequence.
+    phase = run("shards", "phase", "--start-from", "files-whole/step15", "--stop-after", "1")
+    before = whole.train_module.model.state_dict()
+    after = phase.train_module.model.state_dict()
+    moved = [(value - before[name]).abs().max().item() for name, value in after.items()]
+    said["phase"] = {"step": phase.global_step, "moved": max(moved)}
     # Another batch size half-way: the sequences go on where they were.
     adapter = sys.modules["olmo_core_loader"]
     loader = adapter.make_data_loader(8 * 16, "work", Path("shards"))
@@ -133,6 +139,14 @@ def test_stopped_and_resumed_it_is_the_same_run(trained: Path, kind: str) -> Non
     found = said(trained)[kind]
     assert found["steps"] == [6, 15, 15] and found["tokens"] == 120 * 16
     assert found["same"], "the weights are those of the uninterrupted run, bit for bit"
+
+
+@pytest.mark.slow
+def test_the_next_phase_goes_on_with_the_weights_and_its_own_data(trained: Path) -> None:
+    found = said(trained)["phase"]
+    assert found["step"] == 1
+    assert 0 < found["moved"] < 0.011, "one step of AdamW from there, at a learning rate of 0.01"
+    assert log(trained, "phase") == log(trained, "shards-whole")[:1]
 
 
 @pytest.mark.slow

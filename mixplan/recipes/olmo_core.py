@@ -81,12 +81,11 @@ def olmo_core(recipe: Recipe, folder: Path, options: Options) -> Written:
     }
     gigabytes = sum(one.written * one.row_bytes for one in files) / 1e9
     notes.append(f"{len(described.files)} token files, {gigabytes:.3g} GB in {folder / DATA}")
-    wanted = {one.folder.name for one in files}
-    if (folder / DATA).is_dir():
-        others = sorted(entry.name for entry in (folder / DATA).iterdir() if entry.name not in wanted)
-        notes += [
-            f"{folder / DATA / name} is not of this mixture; remove it if no run needs it" for name in others
-        ]
+    notes += [
+        f"{other} is not of this mixture; remove it if no run needs it"
+        for other in sorted({path.parent for path in (folder / DATA).glob("*/*.npy")})
+        if other not in {one.folder for one in files}
+    ]
     return Written(texts, notes, described.fingerprint, partial(_write, files))
 
 
