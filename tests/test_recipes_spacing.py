@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_refused_with_what_would(tmp_path: Path) -> None:
         emit(recipe, tmp_path / "out", options=Options(cache_limit=600_000))
     assert not (tmp_path / "out").exists()
     message = caught.value.problems[0]
-    assert "build 'rare' in smaller shards (one has 50 samples" in message
+    assert "more shards, so that a block holds many of each (now web 40, code 12, rare 2)" in message
     needed = int(message.split("give --cache-limit ")[1].split(",")[0])
     emit(recipe, tmp_path / "out", options=Options(cache_limit=needed))
     with pytest.raises(NoAnswer):

@@ -7,6 +7,7 @@ from typing import Any
 from mixplan.documents.mixture import DatasetSettings, Mixture
 from mixplan.recipes.indexes import SourceIndex
 from mixplan.recipes.spacing import (
+    BYTES_TO_DRAW,
     EVEN_WITHIN,
     REPLAY_UP_TO,
     Spacing,
@@ -112,6 +113,11 @@ def _costs(spacing: Spacing, nodes: int) -> list[str]:
         f"{byte_size(cost.read_bytes)} of shards, {cost.early_fraction:.0%} of it within the first 1 % of "
         f"the run, and has up to {byte_size(cost.peak_bytes)} on disk at once"
     ]
+    if nodes > 1 and settings.shuffle_algo == "naive":
+        notes.append(
+            f"where shards are fetched, --cache-limit finds an order in which each of the {nodes} nodes "
+            "needs its part only"
+        )
     if spacing.padding:
         notes.append(
             f"{spacing.padding} samples more than the recipe's are drawn, repeats, because {nodes} nodes and "
@@ -144,6 +150,6 @@ def _cache(
 def _memory(mixture: Mixture, seconds: float | None) -> list[str]:
     drawn = "" if seconds is None else f"; drawing it took {duration(seconds)} here"
     return [
-        f"at every start Streaming draws the order anew and keeps {byte_size(8 * mixture.samples)} of it in "
-        f"shared memory on each node{drawn}"
+        f"at every start Streaming draws the order anew: {byte_size(BYTES_TO_DRAW * mixture.samples)} of "
+        f"memory on each node meanwhile, {byte_size(8 * mixture.samples)} of it shared{drawn}"
     ]

@@ -4,9 +4,11 @@ With Streaming's defaults a scarce source comes in bursts: whole shards are shuf
 within a block. Here an order is replayed (without data) before it is written, and kept only when the share of
 every rare source over 1 % windows of the run varies at most EVEN_WITHIN times as much as in a random order.
 
-An order within blocks cannot be even with large shards. Where a unit (a shard, once an epoch) of k samples is
-spread over a fraction f of the run, the squared ratio is about 1 + k/(100·f): few units lie over a moment,
-and their number varies. So 1.3 needs k ≤ 69·f, unless a block takes in the node's whole run.
+An order within blocks is even only where a block holds many shards: whole units (a shard, once an epoch) are
+put in random order, and few of them lie over any moment. For a rare source of m samples in U units among V
+others and blocks of a fraction f of the run, the squared ratio is roughly 1 + (m/100)·(1/U + 1/V)/f: more
+shards of the rare source help only together with more of the others. A block that takes in a node's whole run
+needs none of that; the node then keeps all its shards, which on N nodes are one Nth.
 """
 
 from __future__ import annotations
@@ -27,16 +29,16 @@ from mixplan.recipes.replay import import_streaming, planned_order
 from mixplan.units import byte_size
 
 EVEN_WITHIN = 1.3
-# A longer run is not replayed when it is emitted: at about 60 bytes a sample while the order is drawn, that
-# is 12 GB. One permutation of so many samples is as even as any random order.
+# A longer run is not replayed when it is emitted: drawing it takes BYTES_TO_DRAW a sample, so 10 GB. One
+# permutation of so many samples is as even as any random order.
 REPLAY_UP_TO = 200_000_000
+# Measured: peak memory of drawing 10 and 20 million samples (naive and py1br 48, py1e 56).
+BYTES_TO_DRAW = 48
 _SEEDS = 8
 # Blocks that are tried, as parts of the samples of a canonical node. From 1 on py1br shuffles it as a whole,
 # unless its random first block ends early; py1e comes near to that from 2 on.
 _BLOCKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 _CANONICAL_PER_NODE = (1, 4)
-# Samples of a shard that blocks of a tenth of the run keep even: 69·f, above.
-_FINE = 7
 
 
 @dataclass(frozen=True)
@@ -202,14 +204,8 @@ def _refusal(
     cache_limit: int,
     smallest: Spacing | None,
 ) -> str:
-    coarse = max(rare, key=lambda name: max(indexes[name].samples), default=None)
-    samples = 0 if coarse is None else max(indexes[coarse].samples)
-    finer = (
-        f", or build {coarse!r} in smaller shards (one has {samples:,} samples; in blocks of a tenth of the "
-        f"run they may have about {_FINE}, in blocks of half of it {5 * _FINE})"
-        if samples > _FINE
-        else ""
-    )
+    units = ", ".join(f"{name} {len(indexes[name].samples):,}" for name in mixture.streams)
+    finer = f", or build all sources in more shards, so that a block holds many of each (now {units})"
     asked = f"--cache-limit {cache_limit} ({byte_size(cache_limit)})"
     more_nodes = f", plan for more than {nodes} node{'s' if nodes > 1 else ''} (--nodes), each has its part"
     if smallest is None:
