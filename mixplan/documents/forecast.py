@@ -82,9 +82,9 @@ class RunPoints:
 class RunForecast(Protocol):
     """One run and one goal, as P courses that it may take from its first to its last token.
 
-    A course is a draw of the laws' parameters, how far this run and this task lie from the laws' mean, and
-    that part of the measurements' scatter which stays with a task throughout a run. What is left is new in
-    every measurement. So measurements early in a run say something about its end.
+    A course is a draw of the laws' parameters and how far this run and this task lie from the laws' mean.
+    Beside that, a part of what a measurement is off by stays for a while. So measurements early in a run say
+    something about its end.
     """
 
     @property
@@ -104,22 +104,22 @@ class RunForecast(Protocol):
 
     @property
     def law_weight(self) -> FloatArray:
-        """Probability of each course before anything is measured, as the laws alone have it, shape (P,)."""
+        """Probability of each course as the laws alone have it before anything was measured, shape (P,)."""
         ...
 
     @property
     def weight(self) -> FloatArray:
-        """The same with a small part for runs that the laws do not describe, so that measurements which
-        contradict the laws can be followed, shape (P,)."""
+        """The same given what was measured, and with a small part for runs that the laws do not describe, so
+        that measurements which contradict the laws are followed, shape (P,)."""
         ...
 
     def measured(self, at: RunPoints, generator: np.random.Generator) -> FloatArray:
-        """One measurement in every course at every point, shape (m, P): skill, or bits per byte."""
+        """One measurement in every course at every point alone, shape (m, P): skill, or bits per byte; before
+        anything was measured."""
         ...
 
-    def log_likelihood(self, at: RunPoints, value: FloatArray) -> FloatArray:
-        """ln of the probability (of a density for bits per byte) of measured values, shape (m,), in every
-        course, shape (P,)."""
+    def after(self, at: RunPoints, value: FloatArray) -> RunForecast:
+        """The same run given what was measured, shape (m,), in the order of tokens: other weights."""
         ...
 
     def reached(self, tokens: FloatArray, frequency: FloatArray) -> FloatArray:

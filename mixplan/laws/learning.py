@@ -33,7 +33,6 @@ from mixplan.laws.forms import (
 from mixplan.laws.hierarchy import DIFFICULTY_PRIOR, Estimate, estimate, mean_skill, predictor
 
 FINISHED, TASK_SPREAD, RUN_SPREAD = "finished", "task_spread", "run_spread"
-CORRELATION = "checkpoint_correlation"
 GRID = np.linspace(-10.0, 10.0, 161)
 """Points of a difficulty's density, in its standard deviations."""
 OPEN_SHARE = 0.7
@@ -123,7 +122,7 @@ def fit(
         },
         settings={
             **{f"centre_log_{axis}": float(c) for axis, c in zip(AXES, found.centres, strict=True)},
-            CORRELATION: variances.correlation,
+            "checkpoint_correlation": variances.correlation,
         },
         rows=len(evidence.skill),
         runs=len(evidence.run_ids),

@@ -5,13 +5,15 @@ A new run's skill at a point is, as in mixplan.laws.hierarchy and mixplan.laws.b
     skill = cut(F⁻¹(Φ(z); μ, φ)),   μ = ceiling·link(η(x) − difficulty + u + v − finished·[not yet finished])
 
 with F the widened Beta distribution, u ~ N(0, task_spread²) and v ~ N(0, run_spread²), which stay with a task
-and a run. Of the scatter z ~ N(0, 1) the part that stays is measured too: residuals of one cell's checkpoints
-correlate by r (`checkpoint_correlation`), whatever lies between them. So
+and a run. The scatter z ~ N(0, 1) stays for a while: on two measured ladders residuals of one task in one run
+correlate by 0.75·e^(−d/1.6), d the distance of the points in η, whatever lies between them in tokens (fit of
+all pairs: 0.76 and 1.66, 0.90 and 1.25; benchmarks/tracking.md). So
 
-    z = √r·a + √(1 − r)·e,   a ~ N(0, 1) once a run and task, e ~ N(0, 1) anew in every measurement.
+    z = √STAYS·a + √(1 − STAYS)·e,   a an Ornstein-Uhlenbeck process in η of reach REACH, e new every time.
 
-At every single point this is the law's own distribution; r only says how points hang together. A course is a
-draw of the parameters with u + v and a.
+At every single point this is the law's own distribution. What is measured says in which interval z lay; the
+state of a given that is kept as a normal distribution, with the mean and the variance that it has exactly
+after one interval (assumed density filtering; Minka, Expectation Propagation, UAI 2001).
 
 A run may be one that the laws do not describe: tokens that never reached the model, a task that is no
 equivalent. A part STRAYS of the prior is shifted by N(0, STRAY²) in η besides, so that measurements which
@@ -23,6 +25,7 @@ Shape legend: m = measurements, n = cells, D = draws, P = courses.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -43,11 +46,12 @@ COURSES, STRAY_COURSES = 6400, 1600
 """At least so many that the laws describe, and that they do not: whole multiples of the draws."""
 STRAYS, STRAY = 0.02, 2.0
 """Part of runs that the laws do not describe, and how far those lie off, in η."""
-UNMEASURED_CORRELATION = 0.5
-"""r where the ladder had one checkpoint a cell: what the fit begins with (mixplan.laws.hierarchy)."""
+STAYS, REACH = 0.75, 1.6
+"""Part of the scatter's variance that stays, and how far in η until 1/e of it is left."""
 NO_OFFSET = 0.01
 """An offset between unfinished and finished runs up to this was not measured: its prior is then 0 ± 0.001."""
 _LEAST = 1e-300
+_FAR = 38.0  # standard deviations beyond which a normal distribution has nothing
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,6 @@ class Courses:
     draw: IntArray
     own: FloatArray
     """Standard normal: how far this task in this run lies from the mean of all."""
-    kept: FloatArray
-    """Standard normal: the part of the scatter that stays."""
     stray: FloatArray
     """Standard normal where the laws do not describe the run, else 0."""
     law_weight: FloatArray
@@ -78,11 +80,45 @@ def courses(draws: int, seed: int) -> Courses:
     return Courses(
         draw=np.concatenate([np.tile(np.arange(draws), n) for n in (copies, stray_copies)]),
         own=np.concatenate([normals(lawful), normals(strays)]),
-        kept=np.concatenate([normals(lawful), normals(strays)]),
         stray=np.concatenate([np.zeros(lawful), normals(strays)]),
         law_weight=np.where(is_stray, 0.0, 1.0 / lawful),
         weight=np.where(is_stray, STRAYS / strays, (1.0 - STRAYS) / lawful),
     )
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """What is known of a in every course: normal, at the last measurement; arrays of shape (P,)."""
+
+    mean: FloatArray
+    variance: FloatArray
+    eta: FloatArray
+    """Where that measurement was."""
+
+    def at(self, eta: FloatArray) -> Scatter:
+        """Further on, at η of shape (P,)."""
+        left = np.exp(-np.abs(eta - self.eta) / REACH)
+        return Scatter(left * self.mean, left**2 * self.variance + 1.0 - left**2, eta)
+
+    def z(self) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of z there."""
+        return np.sqrt(STAYS) * self.mean, np.sqrt(STAYS * self.variance + 1.0 - STAYS)
+
+    def within(self, low: FloatArray, high: FloatArray) -> tuple[Scatter, FloatArray]:
+        """Given that z lies in an interval; and the probability of that."""
+        mean, deviation = self.z()
+        a, b = np.clip((low - mean) / deviation, -_FAR, _FAR), np.clip((high - mean) / deviation, -_FAR, _FAR)
+        # In the tail where numbers near 0 can be told apart.
+        turned = a > 0
+        p = np.where(turned, ndtr(-a) - ndtr(-b), ndtr(b) - ndtr(a))
+        safe = np.maximum(p, _LEAST)
+        at_a, at_b = (np.exp(-0.5 * x**2) / np.sqrt(2.0 * np.pi) for x in (a, b))
+        # Moments of a normal cut to an interval; within it whatever rounding says.
+        moved = np.clip((at_a - at_b) / safe, a, b)
+        squeezed = np.clip(1.0 + (a * at_a - b * at_b) / safe - moved**2, 0.0, 1.0)
+        gain = np.sqrt(STAYS) * self.variance / deviation
+        variance = self.variance - gain**2 * (1.0 - squeezed)
+        return Scatter(self.mean + gain * moved, variance, self.eta), p
 
 
 def uniform_reach(error: FloatArray) -> FloatArray:
@@ -111,16 +147,13 @@ class SkillRun:
         self._skill, self._block_params = skill, block_params
         self._surfaces = surfaces
         self._kinds = [surface.about([kind]) for surface in surfaces]
-        counts = [len(surface.run_spread) for surface in surfaces]
-        self._ends = np.cumsum([0, *counts])
+        self._ends = np.cumsum([0, *(len(surface.run_spread) for surface in surfaces)])
         self._courses = courses(int(self._ends[-1]), seed)
         precision = np.concatenate([one.precision[0] for one in self._kinds])
-        correlation = np.repeat(
-            [one.correlation if one.correlation else UNMEASURED_CORRELATION for one in surfaces], counts
-        )
         self._precision = precision[self.draw]
-        self._stays = np.sqrt(correlation)[self.draw]
-        self._new = np.sqrt(1.0 - correlation)[self.draw]
+        self._weight = self._courses.weight
+        count = len(self.draw)
+        self._scatter = Scatter(np.zeros(count), np.ones(count), np.zeros(count))
 
     @property
     def in_skill(self) -> bool:
@@ -145,55 +178,68 @@ class SkillRun:
     @property
     def weight(self) -> FloatArray:
         """As of `RunForecast`."""
-        return self._courses.weight
+        return self._weight
 
     def measured(self, at: RunPoints, generator: np.random.Generator) -> FloatArray:
         """As of `RunForecast`: skills, cut to [0, 1] before the evaluation's error is added."""
-        new = generator.standard_normal((len(at.tokens), len(self.draw)))
-        z = self._stays * self._courses.kept + self._new * new
-        centre = to_unit(self._mean(at.tokens, at.frequency, at.finished))
+        z = generator.standard_normal((len(at.tokens), len(self.draw)))
+        mean, _ = self._mean(at.tokens, at.frequency, at.finished)
+        centre = to_unit(mean)
         unit = betaincinv(centre * self._precision, (1.0 - centre) * self._precision, ndtr(z))
         reach = uniform_reach(at.error)[:, None]
         return np.clip(unit * UNIT_WIDTH - BELOW, 0.0, 1.0) + generator.uniform(-1.0, 1.0, z.shape) * reach
 
-    def log_likelihood(self, at: RunPoints, value: FloatArray) -> FloatArray:
+    def after(self, at: RunPoints, value: FloatArray) -> SkillRun:
         """As of `RunForecast`.
 
         Skills are counts of right answers: each is taken to within half of RESOLUTION, or within a uniform
         error with the standard deviation of the evaluation, if that is more. What is that near to 0 or 1
         counts as cut there.
         """
-        centre = to_unit(self._mean(at.tokens, at.frequency, at.finished))
+        mean, eta = self._mean(at.tokens, at.frequency, at.finished)
         reach = np.maximum(uniform_reach(at.error), RESOLUTION / 2.0)
         cut = np.clip(value, 0.0, 1.0)  # guesses below chance are as good as a skill of 0
-        low, high = (self._below(cut + side * reach, centre) for side in (-1.0, 1.0))
-        return np.log(np.maximum(high - low, _LEAST)).sum(axis=0)
+        low, high = (self._z(cut + side * reach, mean) for side in (-1.0, 1.0))
+        scatter, log_weight = self._scatter, np.log(self._weight)
+        for index in range(len(value)):
+            scatter, p = scatter.at(eta[index]).within(low[index], high[index])
+            log_weight = log_weight + np.log(np.maximum(p, _LEAST))
+        weight = np.exp(log_weight - log_weight.max())
+        found = copy.copy(self)
+        found._scatter, found._weight = scatter, weight / weight.sum()
+        return found
 
     def reached(self, tokens: FloatArray, frequency: FloatArray) -> FloatArray:
         """As of `RunForecast`."""
-        done = np.ones(len(tokens), dtype=bool)
-        centre = to_unit(self._mean(tokens, frequency, done))
-        below = self._below(np.full(len(tokens), self._skill), centre)
-        return np.asarray(np.clip(1.0 - below, CERTAIN, 1.0 - CERTAIN))
+        mean, eta = self._mean(tokens, frequency, np.ones(len(tokens), dtype=bool))
+        wanted = self._z(np.full(len(tokens), self._skill), mean)
+        found = np.empty_like(mean)
+        for index in range(len(tokens)):
+            expected, deviation = self._scatter.at(eta[index]).z()
+            found[index] = ndtr((expected - wanted[index]) / deviation)
+        return np.clip(found, CERTAIN, 1.0 - CERTAIN)
 
-    def _below(self, skill: FloatArray, centre: FloatArray) -> FloatArray:
-        """P(measured skill < skill) in every course, (m, P); 0 up to a skill of 0, 1 from a skill of 1."""
+    def _z(self, skill: FloatArray, mean: FloatArray) -> FloatArray:
+        """z below which a measured skill is less than that, (m, P); infinite from 0 down and from 1 up."""
+        centre = to_unit(mean)
         level = to_unit(np.clip(skill, 0.0, 1.0))[:, None]
-        shares = betainc(centre * self._precision, (1.0 - centre) * self._precision, level)
-        found = ndtr((ndtri(shares) - self._stays * self._courses.kept) / self._new)
-        return np.where(skill[:, None] <= 0.0, 0.0, np.where(skill[:, None] >= 1.0, 1.0, found))
+        found = ndtri(betainc(centre * self._precision, (1.0 - centre) * self._precision, level))
+        return np.where(skill[:, None] <= 0.0, -np.inf, np.where(skill[:, None] >= 1.0, np.inf, found))
 
-    def _mean(self, tokens: FloatArray, frequency: FloatArray, finished: NDArray[np.bool_]) -> FloatArray:
-        """μ in every course, shape (m, P)."""
+    def _mean(
+        self, tokens: FloatArray, frequency: FloatArray, finished: NDArray[np.bool_]
+    ) -> tuple[FloatArray, FloatArray]:
+        """μ, and η, in every course, each of shape (m, P)."""
         axes = log_axes(len(tokens), self._block_params, tokens, frequency)
-        found = np.empty((len(tokens), len(self.draw)))
+        mean, every = (np.empty((len(tokens), len(self.draw))) for _ in range(2))
         for surface, kind, some, own in self._parts():
             eta = surface.eta(np.repeat(kind.family, len(tokens)), axes) - kind.difficulty
             eta = eta - ~finished[:, None] * surface.finished
             spread = np.hypot(surface.task_spread, surface.run_spread)[own]
             shift = spread * self._courses.own[some] + STRAY * self._courses.stray[some]
-            found[:, some] = kind.ceiling[:, own] * surface.form.link.share(eta[:, own] + shift)
-        return found
+            every[:, some] = eta[:, own] + shift
+            mean[:, some] = kind.ceiling[:, own] * surface.form.link.share(every[:, some])
+        return mean, every
 
     def _parts(self) -> Iterator[tuple[Surface, KindDraws, IntArray, IntArray]]:
         """Every law with what it says of the kind, its courses, and which of its draws each of these has."""

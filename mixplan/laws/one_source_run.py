@@ -12,6 +12,8 @@ Shape legend: m = measurements, n = cells, P = courses.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
@@ -40,6 +42,7 @@ class SourceRun:
         """
         self._goals, self._wanted, self._block_params = goals, bits_per_byte, block_params
         self._courses = courses(len(goals.misfit), seed)
+        self._weight = self._courses.weight
 
     @property
     def in_skill(self) -> bool:
@@ -64,7 +67,7 @@ class SourceRun:
     @property
     def weight(self) -> FloatArray:
         """As of `RunForecast`."""
-        return self._courses.weight
+        return self._weight
 
     def measured(self, at: RunPoints, generator: np.random.Generator) -> FloatArray:
         """As of `RunForecast`: bits per byte."""
@@ -73,11 +76,15 @@ class SourceRun:
         reach = uniform_reach(at.error)[:, None]
         return np.asarray(np.maximum(bits + generator.uniform(-1.0, 1.0, bits.shape) * reach, 0.0))
 
-    def log_likelihood(self, at: RunPoints, value: FloatArray) -> FloatArray:
+    def after(self, at: RunPoints, value: FloatArray) -> SourceRun:
         """As of `RunForecast`."""
         spread = np.hypot(self._row(), (at.error / value)[:, None])
         away = (np.log(value)[:, None] - self._mean(at.tokens, at.frequency)) / spread
-        return np.asarray((-0.5 * away**2 - np.log(spread)).sum(axis=0))
+        log_weight = np.log(self._weight) + (-0.5 * away**2 - np.log(spread)).sum(axis=0)
+        weight = np.exp(log_weight - log_weight.max())
+        found = copy.copy(self)
+        found._weight = weight / weight.sum()
+        return found
 
     def reached(self, tokens: FloatArray, frequency: FloatArray) -> FloatArray:
         """As of `RunForecast`."""

@@ -24,7 +24,6 @@ from mixplan.errors import InputError
 from mixplan.laws.evidence import AXES
 from mixplan.laws.forms import FORMS, FREQUENCY_SLOPE
 from mixplan.laws.learning import (
-    CORRELATION,
     FINISHED,
     RUN_SPREAD,
     TASK_SPREAD,
@@ -115,8 +114,6 @@ class Surface:
         self.task_spread = table[at[TASK_SPREAD]]  # τ, in η, (D,)
         # By how much η is less before the end of a run, (D,); laws from elsewhere may not say.
         self.finished = table[at[FINISHED]] if FINISHED in at else np.zeros(draws)
-        # Of the residuals of one cell's checkpoints; None where the ladder had one a cell.
-        self.correlation = law.settings.get(CORRELATION) or None
         shift = generator.standard_normal((2, draws)) * table[[at[TASK_SPREAD], at[RUN_SPREAD]]]
         # Without draws there is only the point estimate, and it is taken as it is.
         # Per axis, that of complexity last: 1 + ε (4, D), and what is gained in η per e-fold (3, D).

@@ -140,21 +140,24 @@ def _track(recipe: Recipe, task: RecipeTask, forecast: Forecast, log: Log) -> Ta
     whole = float(recipe.tokens)
     often = frequency(recipe, task, np.array([whole]))
     at_end = run.reached(np.array([whole]), often)[0]
+    now = run if given is None else run.after(_points(recipe, task, given), given.value)
     p_then = probability(at_end, run.law_weight, run.draw, task.confidence)
-    weight = run.weight if given is None else _weighed(run, _points(recipe, task, given), given)
-    p_now = probability(at_end, weight, run.draw, task.confidence) if given is not None else p_then
+    p_now = p_then
+    if given is not None:
+        at_end = now.reached(np.array([whole]), often)[0]
+        p_now = probability(at_end, now.weight, run.draw, task.confidence)
     points = [] if given is None else _compared(run, _points(recipe, task, given), given)
     status = _status(task, points, p_then, p_now) if points else NOTHING
     found, cost = None, None
     if points and status != EARLY and _alarm(task, p_now):
 
         def p(tokens: float, frequency: float) -> float:
-            reached = run.reached(np.array([tokens]), np.array([frequency]))[0]
-            return probability(reached, weight, run.draw, task.confidence)
+            reached = now.reached(np.array([tokens]), np.array([frequency]))[0]
+            return probability(reached, now.weight, run.draw, task.confidence)
 
         found = remedy(recipe, task, log.tokens, p, task.target_probability)
         cost = _loss_increase(recipe, forecast, found.enough or found.most)
-    stray = float(weight[run.law_weight == 0].sum()) if points else 0.0
+    stray = float(now.weight[run.law_weight == 0].sum()) if points else 0.0
     return TaskTrack(
         name=task.name,
         status=status,
@@ -167,10 +170,10 @@ def _track(recipe: Recipe, task: RecipeTask, forecast: Forecast, log: Log) -> Ta
         p_then=p_then,
         p_now=p_now,
         p_stray=stray,
-        courses=1.0 / float((weight**2).sum()),
+        courses=1.0 / float((now.weight**2).sum()),
         remedy=found,
         common_loss_increase_nats=cost,
-        notes=[*notes, *_cautions(forecast, recipe, goal, often, found, weight, stray)],
+        notes=[*notes, *_cautions(forecast, recipe, goal, often, found, now.weight, stray)],
     )
 
 
@@ -188,14 +191,6 @@ def _comparable(run: RunForecast, given: Observed | None) -> tuple[Observed | No
 
 def _points(recipe: Recipe, task: RecipeTask, given: Observed) -> RunPoints:
     return RunPoints(given.tokens, frequency(recipe, task, given.tokens), given.finished, given.error)
-
-
-def _weighed(run: RunForecast, at: RunPoints, given: Observed) -> FloatArray:
-    """Probability of every course given what was measured, shape (P,), summing to 1."""
-    with np.errstate(divide="ignore"):
-        log_weight = np.log(run.weight) + run.log_likelihood(at, given.value)
-    weight = np.exp(log_weight - log_weight.max())
-    return np.asarray(weight / weight.sum())
 
 
 def probability(reached: FloatArray, weight: FloatArray, draw: IntArray, confidence: float | None) -> float:

@@ -23,7 +23,7 @@ MOST = 1e6
 """Largest k that is tried; the least is 1 ÷ MOST, for sources that the rest of the plan leaves out."""
 LONGEST = 32.0
 """Longest training that is tried, in lengths of the recipe."""
-_HALVINGS = 40
+_HALVINGS = 32
 _LENGTHS = 41
 Probability = Callable[[float, float], float]
 """(tokens of the whole run, its exposures ÷ tokens) → probability that the goal is reached, given the log."""
