@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
-from mixplan.recipes.building import build
 from recipes_making import write_plan, write_recipe, write_text
 
 from mixplan.compat import ensure_torchvision_imports
 from mixplan.documents.mixture import Mixture
 from mixplan.recipes import loader
 from mixplan.recipes import reading as reading_module
+from mixplan.recipes.building import build
 from mixplan.recipes.emitting import emit
 from mixplan.recipes.recording import record
 
@@ -87,9 +87,11 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # Streaming's lock files
 
 
-def shared_memory() -> set[str]:
-    return (
-        {name for name in os.listdir("/dev/shm") if name[:6].isdigit()}
-        if os.path.isdir("/dev/shm")
-        else set()
-    )
+def shared_memory(folder: Path) -> list[str]:
+    """Streaming's shared memory that names something below the folder; others on the machine have theirs."""
+    named = []
+    for path in Path("/dev/shm").glob("*_locals"):
+        with contextlib.suppress(OSError):  # another's, just gone
+            if str(folder).encode() in path.read_bytes():
+                named.append(path.name)
+    return named

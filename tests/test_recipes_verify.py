@@ -73,17 +73,18 @@ def test_realised_samples_are_chosen_samples(
 
 
 @pytest.mark.slow
-def test_command_verifies_and_measures_evenness(sources: Path, tmp_path: Path) -> None:
+def test_command_reads_with_ranks_stops_resumes_and_measures_evenness(sources: Path, tmp_path: Path) -> None:
     (tmp_path / "mds").symlink_to(sources / "mds")
-    choose = {"web": 13_997, "code": 5_000, "rare": 1_000, "s17": 0}
+    choose = {"web": 5_998, "code": 3_000, "rare": 1_000, "s17": 0}
     emit(write_recipe(tmp_path, choose, ("rare",)), tmp_path / "out")
-    before = shared_memory()
-    command = [sys.executable, "-m", "mixplan", "verify", str(tmp_path / "out"), "--json", "--workers", "2"]
+    command = [sys.executable, "-m", "mixplan", "verify", str(tmp_path / "out"), "--json"]
+    command += ["--ranks", "2", "--workers", "1", "--resume-check", "-o", str(tmp_path / "verify.json")]
     done = subprocess.run(command, env=ENV, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    assert json.loads((tmp_path / "verify.json").read_text()) == found
     assert found["passed"] and found["problems"] == [] and found["warnings"] == []
-    assert found["samples"] == found["samples_expected"] == 19_997
+    assert found["samples"] == found["samples_expected"] == 9_998
     assert found["shards_hashed"] == found["shards_checked"] > 96
     read = {source["name"]: source for source in found["sources"]}
     assert {name: source["samples"] for name, source in read.items()} == {
@@ -95,12 +96,16 @@ def test_command_verifies_and_measures_evenness(sources: Path, tmp_path: Path) -
         400,
         3,
     )
-    assert (read["code"]["distinct_samples"], read["code"]["most_repeats"]) == (5_000, 1)
+    assert (read["code"]["distinct_samples"], read["code"]["most_repeats"]) == (3_000, 1)
     spread = read["rare"]["spread"]
     # a cv over 100 windows has a standard error of 7 %
     assert spread["cv_ratio"] < 1.3 and spread["empty_windows"] == 0
     assert spread["longest_gap_samples"] < 2 * spread["longest_gap_iid_samples"]
-    assert shared_memory() <= before
+    assert found["order_as_planned"] and found["padding_samples"] == 0
+    resumed = found["resumption"]
+    assert resumed["same_order"] and resumed["other_state_refused"]
+    assert resumed["samples"] == resumed["samples_left"] == 9_998 - resumed["stopped_at_samples"]
+    assert shared_memory(tmp_path) == []
 
 
 def test_bursts_are_reported(sources: Path, tmp_path: Path, here: None) -> None:
@@ -236,12 +241,11 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_early_end_without_an_exception_is_found(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unchecked(monkeypatch)
-    before = shared_memory()
     shard(small).unlink()
     found = verify(small / "out")
     assert any("'s40' falls short" in problem for problem in found.problems), found.problems
     assert any("reading ended after" in problem for problem in found.problems)
-    assert shared_memory() <= before
+    assert shared_memory(small) == []
 
 
 HANGING = """

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from recipes_making import write_recipe
-from recipes_verifying import shared_memory
 
 from mixplan.recipes import mixture_verifying, resuming
-from mixplan.recipes.emitting import emit
 from mixplan.recipes.reading import Reading
 from mixplan.recipes.replay import Planned
 from mixplan.recipes.verifying import How, verify
 
 pytest_plugins = ["recipes_verifying"]
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_resumes_where_it_stopped(small: Path, here: None) -> None:
@@ -40,31 +32,6 @@ def test_reads_on_as_far_as_asked(small: Path, here: None, monkeypatch: pytest.M
     assert part is not None and whole is not None
     assert 30 <= part.samples < part.samples_left == whole.samples
     assert part.same_order and whole.same_order
-
-
-@pytest.mark.slow
-def test_ranks_and_workers_read_what_is_planned(sources: Path, tmp_path: Path) -> None:
-    """Three real ranks with a worker each: one order, which stands a stop in the middle; nothing is left."""
-    (tmp_path / "mds").symlink_to(sources / "mds")
-    emit(write_recipe(tmp_path, {"code": 1_500, "rare": 601, "s97": 149}, ("rare",)), tmp_path / "out")
-    before = shared_memory()
-    command = [sys.executable, "-m", "mixplan", "verify", str(tmp_path / "out"), "--json"]
-    command += ["--ranks", "3", "--workers", "1", "--resume-check", "-o", str(tmp_path / "verify.json")]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert json.loads((tmp_path / "verify.json").read_text()) == found
-    assert found["order_as_planned"] and found["padding_samples"] == 0
-    assert {source["name"]: source["samples"] for source in found["sources"]} == {
-        "code": 1_500,
-        "rare": 601,
-        "s97": 149,
-    }
-    resumed = found["resumption"]
-    assert resumed["same_order"] and resumed["other_state_refused"]
-    assert resumed["samples"] == resumed["samples_left"] == 2_250 - resumed["stopped_at_samples"]
-    assert shared_memory() <= before
 
 
 def test_a_loader_that_takes_other_mixtures_states_is_found(
