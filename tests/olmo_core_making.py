@@ -22,13 +22,21 @@ def sparse_mixture(folder: Path, rng: np.random.Generator) -> tuple[Recipe, Olmo
         int
     )
     vocab_size = int(rng.choice([256, 50280, 100278]))
+    return sparse_files(folder, length, vocab_size, available.tolist(), choose.tolist())
+
+
+def sparse_files(
+    folder: Path, length: int, vocab_size: int, available: list[int], choose: list[int]
+) -> tuple[Recipe, OlmoCoreMixture]:
+    """A recipe over sources of so many samples, its files there by size alone."""
+    samples = sum(choose)
     sources, files = [], []
-    for number, (held, taken) in enumerate(zip(available.tolist(), choose.tolist(), strict=True)):
+    for number, (held, taken) in enumerate(zip(available, choose, strict=True)):
         sources.append(
             {
                 "name": f"s{number}",
                 "role": "common",
-                "share": taken / int(choose.sum()),
+                "share": taken / samples,
                 "natural_share": 0.1,
                 "rate": 1.0,
                 "epochs": taken / held,
@@ -55,7 +63,6 @@ def sparse_mixture(folder: Path, rng: np.random.Generator) -> tuple[Recipe, Olmo
             with path.open("wb") as file:
                 file.truncate(rows * one.row_bytes)
         files.append(one)
-    samples = int(choose.sum())
     recipe = Recipe.model_validate(
         {
             "name": "random",
