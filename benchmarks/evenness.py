@@ -4,9 +4,9 @@
 
 The order is replayed from shard sizes alone, by Streaming's own functions; no data are needed. The run has a
 source of 62 %, one of 37 % and a rare one of 1 %, four epochs of it; shards of the two large ones have 8,192
-samples. `ratio` is the cv of the rare source's share over 1 % windows ÷ that of a random order; `at once` is
+samples. `rare`, `large`: the cv of that source's share over 1 % windows ÷ that of a random order; `at once`:
 the part of all bytes that a node keeps when it fetches each shard once, at its first use, and drops it after
-its last; `early` the part that it needs within the first 1 % of the run.
+its last; `early`: the part of what it reads that it needs within the first 1 % of the run.
 """
 
 from __future__ import annotations
@@ -46,15 +46,13 @@ def main() -> None:
     for name, count in choose.items():
         available = round(count / EPOCHS[name])
         sizes.append(shards_of(available, SHARD if name != "rare" else -(-available // given.rare_shards)))
-    bytes_of = np.array(
-        [size for source in sizes for size in source]
-    )  # a unit a sample: only parts are shown
+    bytes_of = np.array([size for source in sizes for size in source])  # one a sample: parts are shown
     import_streaming()
     print(f"{n:,} samples, rare 1 % in {len(sizes[2])} shards of {sizes[2][0]:,}, {nodes} node(s)")
-    print("| order | block ÷ run | canonical nodes | ratio rare | ratio large | at once | early | seconds |")
+    print("| order | block ÷ node's run | canonical nodes | rare | large | at once | early | seconds |")
     print("|---|---|---|---|---|---|---|---|")
-    default_block = max(4_000_000 // nodes, 1 << 18) / n
-    orders = [("naive", 1.0, 1), ("py1e", default_block, nodes), ("py1s", default_block, 64 * nodes)]
+    default = max(4_000_000 // nodes, 1 << 18) * nodes / n  # Streaming's, of py1e, its default
+    orders = [("naive", 1.0, 1), ("py1e", default, nodes), ("py1s", 1.0, 64 * nodes)]
     orders += [
         (algo, block, nodes) for algo in ("py1e", "py1br") for block in (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
     ]
@@ -62,7 +60,7 @@ def main() -> None:
         settings = DatasetSettings(
             shuffle_algo=algo,
             shuffle_seed=SEED,
-            shuffle_block_size=max(round(block * n / (canonical if algo != "naive" else 1)), 2),
+            shuffle_block_size=max(round(block * n / canonical), 2),
             num_canonical_nodes=canonical,
             sampling_granularity=given.granularity,
         )

@@ -20,6 +20,7 @@ from mixplan.units import byte_size, duration
 
 # Streaming starts with a cache of four times its largest shard, or not at all.
 _LARGEST_SHARDS = 4
+_SHOWN = 8  # sources in a note
 
 
 def ordered(
@@ -80,7 +81,9 @@ def _evenness(mixture: Mixture, spacing: Spacing) -> list[str]:
         )
     if not spacing.rare:
         return notes
-    shown = ", ".join(f"{name} {spread.cv_ratio:.2f}" for name, spread in spacing.rare.items())
+    worst = sorted(spacing.rare, key=lambda name: (-spacing.rare[name].cv_ratio, name))
+    shown = ", ".join(f"{name} {spacing.rare[name].cv_ratio:.2f}" for name in worst[:_SHOWN])
+    shown += f", {len(worst) - _SHOWN} more below" if len(worst) > _SHOWN else ""
     said = "the share of each rare source over 1 % windows varies, against a random order"
     if spacing.even:
         return [*notes, f"{said}, by a factor of {shown} (at most {EVEN_WITHIN:g} is promised)"]
