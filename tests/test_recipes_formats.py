@@ -215,18 +215,28 @@ def test_huggingface_realises_the_recipe(built: Path, tmp_path: Path, options: O
         orders.append(run["source"][:])
         again = program.mixture(folder, cache=str(tmp_path / "cache"))
         assert again["source"][:] == orders[-1]
-    choose = RECIPES[0]
-    drawn = Counter(
-        row["source"]
-        for row in loaded(tmp_path / "0" / "hf_mixture.py").interleaved(
-            tmp_path / "0", str(tmp_path / "cache")
-        )
-    )
+
+
+@pytest.mark.slow
+def test_huggingface_interleaves_as_many_samples_as_the_recipe_has(built: Path, tmp_path: Path) -> None:
+    from mixplan.compat import ensure_torchvision_imports
+
+    ensure_torchvision_imports()
+    choose = {"web": 3 * SIZES["web"], "code": 2 * SIZES["code"], "rare": 0, "tiny": 9}
     samples = sum(choose.values())
-    assert drawn.total() == samples
-    for number, count in enumerate(choose.values()):
+    folder = tmp_path / "out"
+    emitted(built, folder, choose, "huggingface", WITH_DATA)
+    program = loaded(folder / "hf_mixture.py")
+    settings = program.read_settings(folder)
+    total: Counter[int] = Counter()
+    for seed in range(12):
+        (folder / "hf_mixture.json").write_text(json.dumps({**settings, "seed": seed}))
+        drawn = Counter(row["source"] for row in program.interleaved(folder, str(tmp_path / "cache")))
+        assert drawn.total() == samples
+        total += drawn
+    for number, count in enumerate(count for count in choose.values() if count):
         share = count / samples
-        assert abs(drawn[number] - count) <= 5 * (samples * share * (1 - share)) ** 0.5
+        assert abs(total[number] / 12 - count) <= 5 * (samples * share * (1 - share) / 12) ** 0.5
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def mixture(folder: Path = HERE, cache: str | None = None) -> Dataset:
 def interleaved(folder: Path = HERE, cache: str | None = None) -> IterableDataset:
     """As many samples as the recipe has, each from a source drawn with its share: counts are multinomial.
 
-    Sources are repeated so often that none ends before the run does, and are in random order.
+    Sources are in random order, and begin again where they end.
     """
     settings = read_settings(folder)
     parts = [
