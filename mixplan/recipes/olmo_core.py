@@ -33,6 +33,7 @@ from mixplan.recipes.olmo_core_files import (
 from mixplan.recipes.streams import RECIPE, STREAMS, streaming
 from mixplan.recipes.tokenizing import BYTES_END_OF_DOCUMENT
 from mixplan.recipes.written import Options, Progress, Written, commented_yaml
+from mixplan.units import byte_size
 
 MARKER, SOURCES, ADAPTER, DATA = "olmo_core.yaml", "source_mixture.yaml", "olmo_core_loader.py", "data"
 # OLMo-core numbers the sequences of a run in 32 bits.
@@ -79,8 +80,8 @@ def olmo_core(recipe: Recipe, folder: Path, options: Options) -> Written:
         ),
         **adapter,
     }
-    gigabytes = sum(one.written * one.row_bytes for one in files) / 1e9
-    notes.append(f"{len(described.files)} token files, {gigabytes:.3g} GB in {folder / DATA}")
+    size = byte_size(sum(one.written * one.row_bytes for one in files))
+    notes.append(f"{len(described.files)} token files, {size} in {folder / DATA}")
     notes += [
         f"{other} is not of this mixture; remove it if no run needs it"
         for other in sorted({path.parent for path in (folder / DATA).glob("*/*.npy")})

@@ -56,6 +56,7 @@ def verify_olmo_core(folder: Path, progress: Callable[[str], None] = lambda _: N
     """
     folder = Path(folder)
     described, recipe = _documents(folder)
+    loader = _loader()
     problems = _disagreements(described, recipe)
     hashed = 0
     for file in described.files:
@@ -72,7 +73,6 @@ def verify_olmo_core(folder: Path, progress: Callable[[str], None] = lambda _: N
     }
     if problems:
         return Verification(samples=0, problems=problems, **answer)
-    loader = _loader()
     progress(f"building OLMo-core's mixture of {described.samples:,} sequences")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # where OLMo-core shows progress, as empty lines
@@ -87,6 +87,8 @@ def verify_olmo_core(folder: Path, progress: Callable[[str], None] = lambda _: N
     wrong += _misread(dataset, described)
     if not resumption.same_order:
         wrong.append("stopped in the middle and resumed, OLMo-core's loader goes on with other sequences")
+    if not resumption.other_state_refused:
+        wrong.append("OLMo-core's loader takes the state of another mixture for one of this")
     return Verification(
         samples=len(order.sample_ids),
         sources=sources,
