@@ -80,6 +80,7 @@ def whole_epochs(counts: Counter[Any], available: int, choose: int) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_shards_are_read_as_streaming_reads_them(built: Path) -> None:
     for name in SIZES:
         assert np.array_equal(np.concatenate(list(samples_of(built / "mds" / name, 257))), rows(built, name))
