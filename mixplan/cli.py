@@ -22,7 +22,8 @@ app = typer.Typer(
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 SCHEMA_NAMES = (
-    "calibration-spec, measurements, calibration, plan, recipe, mixture, what-if, presets, references."
+    "calibration-spec, measurements, calibration, plan, recipe, mixture, what-if, phases, olmo-core, "
+    "sources-lock, presets, references."
 )
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
 

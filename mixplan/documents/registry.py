@@ -12,10 +12,13 @@ from mixplan.documents.calibration_spec import CalibrationSpec
 from mixplan.documents.loading import check, read_data
 from mixplan.documents.measurements import ROWS, read_measurements
 from mixplan.documents.mixture import Mixture
+from mixplan.documents.olmo_core import OlmoCoreMixture
+from mixplan.documents.phases import Phases
 from mixplan.documents.plan import Plan
 from mixplan.documents.recipe import Recipe
 from mixplan.documents.references import references
 from mixplan.documents.shapes import PRESETS
+from mixplan.documents.sources_lock import SourcesLock
 from mixplan.documents.suggest import did_you_mean
 from mixplan.documents.table import ENDINGS
 from mixplan.documents.whatif import WhatIf
@@ -28,6 +31,9 @@ KINDS: dict[str, type[BaseModel]] = {
     "recipe": Recipe,
     "mixture": Mixture,
     "what-if": WhatIf,
+    "phases": Phases,
+    "olmo-core": OlmoCoreMixture,
+    "sources-lock": SourcesLock,
 }
 SCHEMAS = [*KINDS, "measurements", "presets", "references"]
 
@@ -75,6 +81,9 @@ def _kind_of(path: Path, keys: list[Any]) -> str:
         "calibration.json": "calibration",
         "streams.yaml": "mixture",
         "what-if.yaml": "what-if",
+        "phases.yaml": "phases",
+        "olmo_core.yaml": "olmo-core",
+        "sources.lock": "sources-lock",
     }
     named = by_name.get(path.name) or next(
         (kind for kind in ("plan", "recipe") if path.stem.endswith(kind)), ""
