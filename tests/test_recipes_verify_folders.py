@@ -120,3 +120,15 @@ def test_an_edited_loader_is_said(small: Path) -> None:
     path.write_text(path.read_text() + "\n# mine\n")
     (warning,) = verify(small / "out", PLAN).warnings
     assert warning.startswith(f"{path} is not the loader of this version")
+
+
+@pytest.mark.parametrize(("checked", "title"), [("plan", "not read"), ("weights", "no data was read")])
+def test_the_report_says_what_was_not_read(small: Path, checked: str, title: str) -> None:
+    from mixplan.documents.verification import Verified
+    from mixplan.report.figures.verification import figure
+
+    emit(small / "recipe.yaml", small / "weights", "weights")
+    found = verify(small / "weights") if checked == "weights" else verify(small / "out", PLAN)
+    drawn = figure(Verified.model_validate(json.loads(json.dumps(found.to_json()))))
+    assert title in drawn.topic
+    assert ("add up" if checked == "weights" else "exactly the recipe's samples") in drawn.finding

@@ -46,11 +46,11 @@ class VerifiedSource(_Read):
     samples_expected: Whole
     """The recipe's `choose`."""
     samples: Whole
-    """Samples read."""
+    """Samples read, or planned."""
     epochs: NonNegative
-    """Samples read ÷ samples in its shards."""
+    """Those ÷ samples in its shards."""
     spread: Spread | None = None
-    """Empty when nothing was read."""
+    """Empty when nothing was read, and over several phases."""
 
 
 class Verified(_Read):
@@ -58,6 +58,8 @@ class Verified(_Read):
 
     passed: bool
     name: str
+    checked: Literal["weights", "plan", "reading"] = "reading"
+    """What the answer rests on: sums of a table of weights, the computed order, or every sample read."""
     samples_expected: Whole
     samples: Whole
     sources: list[VerifiedSource] = []

@@ -9,12 +9,18 @@ from mixplan.report.figures.rows import at_row, dumbbell, limit, on_axis, rows_d
 from mixplan.report.markup import Markup, join, tag
 from mixplan.report.plot import log_axis
 
+_TITLES = {
+    "reading": "The emitted mixture, read back",
+    "plan": "The emitted mixture, as its order was computed (not read)",
+    "weights": "The emitted weights (no data was read)",
+}
+
 
 def figure(verified: Verified) -> Figure:
     """Samples read against the recipe's, and the evenness of every source."""
     parts: list[Markup] = []
     if verified.sources:
-        keys = [key("natural", "recipe"), key("recommended", "read"), key("cap", "a random order")]
+        keys = [key("natural", "recipe"), key("recommended", _word(verified)), key("cap", "a random order")]
         parts.append(tag("div", *keys, class_="legend"))
         drawn = [panel("Samples per source", _samples(verified), wide=True)]
         if any(source.spread for source in verified.sources):
@@ -32,7 +38,7 @@ def figure(verified: Verified) -> Figure:
             )
     return Figure(
         "verification",
-        "The emitted mixture, read back",
+        _TITLES[verified.checked],
         _finding(verified),
         join(parts),
         "Unevenness is the variation of a source's share from window to window of the run, divided by what a"
@@ -46,11 +52,17 @@ def _samples(verified: Verified) -> Markup:
     axis = log_axis(values, "Samples (log)", words=True)
     marks = []
     for i, s in enumerate(verified.sources):
-        tips = (f"{s.name}\nrecipe {s.samples_expected:,} samples", f"{s.name}\nread {s.samples:,} samples")
+        tips = (
+            f"{s.name}\nrecipe {s.samples_expected:,} samples",
+            f"{s.name}\n{_word(verified)} {s.samples:,} samples",
+        )
         marks += dumbbell(axis, i, s.samples_expected, s.samples, tips)
     names = [(s.name, _difference(s.samples - s.samples_expected)) for s in verified.sources]
     return rows_drawing(
-        names, axis, marks, f"Samples read against the recipe's, per source. {_finding(verified)}"
+        names,
+        axis,
+        marks,
+        f"Samples {_word(verified)} against the recipe's, per source. {_finding(verified)}",
     )
 
 
@@ -101,7 +113,7 @@ def _table(verified: Verified) -> Markup:
         "Source",
         "Role",
         "Recipe",
-        "Read",
+        _word(verified).capitalize(),
         "Epochs",
         "Unevenness",
         "Empty windows",
@@ -111,11 +123,17 @@ def _table(verified: Verified) -> Markup:
     return table(columns, rows, "Samples per source; gaps in samples", words=2)
 
 
+def _word(verified: Verified) -> str:
+    return "planned" if verified.checked == "plan" else "read"
+
+
 def _difference(samples: int) -> str:
     return f"{samples:+,}".replace("-", "−") if samples else "0"
 
 
 def _finding(verified: Verified) -> str:
+    if verified.checked == "weights":
+        return "The weights " + ("add up." if verified.passed else "contradict themselves.")
     if not verified.sources:
         return f"The mixture could not be read: {text.plural(len(verified.problems), 'problem')}."
     off = [s for s in verified.sources if s.samples != s.samples_expected]
@@ -124,7 +142,8 @@ def _finding(verified: Verified) -> str:
         if not off
         else (
             f"{text.listing([s.name for s in off])} {'differs' if len(off) == 1 else 'differ'} from the"
-            f" recipe: {verified.samples:,} of {verified.samples_expected:,} samples were read"
+            f" recipe: {verified.samples:,} of {verified.samples_expected:,} samples "
+            f"were {_word(verified)}"
         )
     )
     spread = [(s.spread.cv_ratio, s.name) for s in verified.sources if s.spread and s.role == "rare"]
