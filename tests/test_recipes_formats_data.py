@@ -158,6 +158,7 @@ def test_widths_of_nanotron(work: Path, vocab_size: int, width: int) -> None:
     assert config["data_stages"][0]["data"]["dataset"]["token_size_in_bytes"] == width
 
 
+@pytest.mark.slow
 def test_llm_foundry_needs_its_column(work: Path) -> None:
     for name in SIZES:
         index = work / "mds" / name / "index.json"
