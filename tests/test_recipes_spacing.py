@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import yaml
 from recipes_making import LENGTH, recipe_data
 from recipes_reading import write_index
+from typer.testing import CliRunner
 
+from mixplan.cli import app, main
 from mixplan.documents.loading import load
 from mixplan.documents.mixture import Mixture
 from mixplan.errors import InputError, NoAnswer
@@ -136,6 +139,40 @@ def test_no_sizes() -> None:
     for text in ("", "many", "-1gb", "1 gib", "gb"):
         with pytest.raises(InputError, match="is no size"):
             read_bytes_given(text)
+
+
+def test_the_command_answers_programs(tmp_path: Path) -> None:
+    recipe = sources(tmp_path, 50)
+    asked = [
+        "emit",
+        str(recipe),
+        "-o",
+        str(tmp_path / "out"),
+        "--nodes",
+        "4",
+        "--cache-limit",
+        "1.2mb",
+        "--json",
+    ]
+    done = CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False)
+    answer = json.loads(done.stdout)
+    assert done.exit_code == 0 and str(tmp_path / "out" / "streams.yaml") in answer["files"]
+    mixture = load(tmp_path / "out" / "streams.yaml", Mixture)
+    assert answer["fingerprint"] == mixture.fingerprint
+    assert answer["order"]["settings"] == mixture.dataset.model_dump(mode="json")
+    assert answer["order"]["even"] and answer["order"]["rare"]["rare"]["cv_ratio"] <= 1.3
+
+
+def test_no_even_order_is_an_answer_not_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = sources(tmp_path, 50)
+    asked = ["mixplan", "emit", str(recipe), "-o", str(tmp_path / "out"), "--cache-limit", "300kb"]
+    monkeypatch.setattr("sys.argv", asked)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1 and not (tmp_path / "out").exists()
+    assert capsys.readouterr().err.startswith("no: --cache-limit 307200 (300 KiB): orders that keep")
 
 
 def planned(shard: list[int], shards: int) -> Planned:
