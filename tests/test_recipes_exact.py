@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes_making import LENGTH, recipe_data
-from recipes_reading import really, write_index, write_shards
+from recipes_orders import really, write_index, write_shards
 
 from mixplan.documents.loading import load
 from mixplan.documents.mixture import DatasetSettings, Mixture, StreamSettings

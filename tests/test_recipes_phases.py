@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from recipes_making import LENGTH, recipe_data
-from recipes_reading import write_index
+from recipes_orders import write_index
 
 from mixplan.documents.loading import load
 from mixplan.documents.mixture import Mixture

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 from recipes_making import LENGTH, recipe_data
-from recipes_reading import write_index
+from recipes_orders import write_index
 
 from mixplan.documents.loading import load
 from mixplan.documents.mixture import Mixture
 from mixplan.errors import InputError
 from mixplan.recipes.emitting import emit
-from mixplan.recipes.indexes import local_index, remote_index
+from mixplan.recipes.indexes import NotReached, local_index, remote_index
 from mixplan.recipes.written import Options
 
 SHARDS = {"web": [50] * 40, "rare": [2] * 20}
@@ -58,7 +58,7 @@ def recipe(store: Path, folder: Path, remote: tuple[str, ...] = ("web", "rare"))
 
 def test_the_index_is_the_same_from_afar(store: Path) -> None:
     assert remote_index("s3://mixtures/rare") == local_index(store / "mds" / "rare")
-    with pytest.raises(InputError, match=r"s3://mixtures/none/index\.json could not be read"):
+    with pytest.raises(NotReached, match=r"s3://mixtures/none/index\.json could not be read"):
         remote_index("s3://mixtures/none")
     with pytest.raises(InputError, match=r"s3://mixtures/broken/index\.json: not JSON"):
         remote_index("s3://mixtures/broken")
@@ -75,6 +75,17 @@ def test_remote_sources_are_proven_even_and_fit_the_cache(store: Path, tmp_path:
     dataset = load(tmp_path / "limited" / "streams.yaml", Mixture).dataset
     assert dataset.cache_limit == 90_000 and limited.measured["footprint"]["peak_bytes"] < 90_000
     assert limited.measured["rare"]["rare"]["cv_ratio"] <= 1.3
+
+
+def test_a_damaged_index_is_refused_an_unreachable_one_said(store: Path, tmp_path: Path) -> None:
+    path = recipe(store, tmp_path)
+    path.write_text(path.read_text().replace("s3://mixtures/web", "s3://mixtures/broken"))
+    with pytest.raises(InputError, match=r"source 'web': s3://mixtures/broken/index\.json: not JSON"):
+        emit(path, tmp_path / "out")
+    path.write_text(path.read_text().replace("s3://mixtures/broken", "s3://mixtures/none"))
+    emitted = emit(path, tmp_path / "out", options=Options(cache_limit=90_000))
+    assert any("the index of web could not be read; --cache-limit was not used" in n for n in emitted.notes)
+    assert emitted.measured == {}
 
 
 def test_streaming_is_never_told_to_delete_what_it_cannot_fetch_again(store: Path, tmp_path: Path) -> None:

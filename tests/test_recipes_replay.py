@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recipes_reading import really, write_shards
+from recipes_orders import really, write_shards
 
 from mixplan.documents.mixture import DatasetSettings, Mixture, StreamSettings
 from mixplan.errors import InputError

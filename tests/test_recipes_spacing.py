@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from recipes_making import LENGTH, recipe_data
-from recipes_reading import write_index
+from recipes_orders import write_index
 from typer.testing import CliRunner
 
 from mixplan.cli import app, main
@@ -117,6 +117,8 @@ def test_what_is_asked_must_fit_together(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 4
     with pytest.raises(InputError, match="one must divide the other"):
         emit(recipe, tmp_path / "out", options=Options(nodes=4, canonical_nodes=6))
+    with pytest.raises(InputError, match="32,768 nodes or canonical nodes: the run has 20,000 samples only"):
+        emit(recipe, tmp_path / "out", options=Options(nodes=2**15))
     emit(recipe, tmp_path / "out", options=Options(nodes=4, canonical_nodes=8))
     assert load(tmp_path / "out" / "streams.yaml", Mixture).dataset.num_canonical_nodes == 8
 

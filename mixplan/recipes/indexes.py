@@ -14,6 +14,10 @@ from mixplan.recipes.replay import import_streaming
 _TIMEOUT_SECONDS = 60.0
 
 
+class NotReached(InputError):
+    """The store cannot be asked from here, or does not answer; what is in it is not known."""
+
+
 @dataclass(frozen=True)
 class SourceIndex:
     """The shards of one source."""
@@ -56,7 +60,8 @@ def remote_index(url: str) -> SourceIndex:
     """The same behind a URL, by Streaming's own downloader.
 
     Raises:
-        InputError: it cannot be fetched, with the reason; or as `local_index`.
+        NotReached: it cannot be fetched, with the reason.
+        InputError: as `local_index`.
     """
     import_streaming()
     from streaming.base.storage import CloudDownloader
@@ -68,7 +73,7 @@ def remote_index(url: str) -> SourceIndex:
             CloudDownloader.direct_download(remote, str(place / INDEX), _TIMEOUT_SECONDS)
         except Exception as error:  # every store's client has errors of its own
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            raise InputError(f"{remote} could not be read ({reason[0]})") from None
+            raise NotReached(f"{remote} could not be read ({reason[0]})") from None
         try:
             return local_index(place)
         except InputError as error:

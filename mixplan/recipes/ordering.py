@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mixplan.documents.mixture import DatasetSettings, Mixture
+from mixplan.errors import InputError
 from mixplan.recipes.indexes import SourceIndex
 from mixplan.recipes.spacing import (
     BYTES_TO_DRAW,
@@ -38,9 +39,12 @@ def ordered(
         Settings; notes; the measurements as JSON, empty where the order was not replayed.
 
     Raises:
+        InputError: there are more nodes than samples.
         NoAnswer: no even order fits into the cache that was asked for.
     """
     nodes = options.nodes or 1
+    if (most := max(nodes, options.canonical_nodes or 1)) > mixture.samples:
+        raise InputError(f"{most:,} nodes or canonical nodes: the run has {mixture.samples:,} samples only")
     settings = mixture.dataset
     if options.block_samples is None:
         settings = settings.model_copy(update={"num_canonical_nodes": options.canonical_nodes or 1})

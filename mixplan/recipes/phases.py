@@ -24,7 +24,7 @@ def phase_recipes(recipe: Recipe) -> dict[str, Recipe]:
     """
     wide = max(2, len(str(len(recipe.phases))))
     return {
-        f"{number:0{wide}}-{phase.name}": _phase_recipe(recipe, phase, number)
+        f"{number:0{wide}}-{phase.name}"[:100]: _phase_recipe(recipe, phase, number)
         for number, phase in enumerate(recipe.phases, start=1)
     }
 

@@ -10,7 +10,7 @@ from mixplan.documents.recipe import Recipe, RecipeSource
 from mixplan.errors import InputError
 from mixplan.recipes.fitting import amount_problems, check_source
 from mixplan.recipes.folders import is_url
-from mixplan.recipes.indexes import SourceIndex, local_index, remote_index
+from mixplan.recipes.indexes import NotReached, SourceIndex, local_index, remote_index
 from mixplan.recipes.ordering import ordered
 from mixplan.recipes.written import Options, Written, commented_yaml
 
@@ -114,7 +114,7 @@ def _remote(recipe: Recipe, source: RecipeSource, mds: str, folder: Path, found:
     found.streams[source.name] = StreamSettings(local=cache, remote=mds, choose=source.choose)
     try:
         index = remote_index(mds)
-    except InputError as error:
+    except NotReached as error:
         found.notes.append(
             f"source {source.name!r} is remote and {error.problems[0]}: its length, size and evenness were "
             f"not checked (`mixplan verify` does); the loader keeps its shards in {cache}"
