@@ -167,22 +167,45 @@ def test_every_rank_says_what_it_was_due(ran: dict[str, Any]) -> None:
 def test_shared_memory_of_killed_runs_only_is_freed(tmp_path: Path) -> None:
     from mixplan.recipes import loader
 
-    shared, number = Path("/dev/shm"), "987654"
-    locals_of, other = shared / f"{number}_locals", shared / f"{number}_barrier"
-    marker = shared / f"{number}_mixture_1"
+    locals_of, other = (Path("/dev/shm") / f"987654_{name}" for name in ("locals", "barrier"))
     try:
-        for said, gone in (("", False), ("own", True)):
-            locals_of.write_bytes(b"1234")
-            other.write_bytes(b"1234")
-            identity = str(locals_of.stat().st_ino)
-            marker.write_text(identity if said == "own" else identity + "0")
-            with marker.open() as held:  # alive
+        for mode, gone in ((0o600, False), (0o700, True)):
+            for path in (locals_of, other):
+                path.write_bytes(b"1234")
+                path.chmod(mode)
+            with locals_of.open() as held:  # by a run beside this one
                 fcntl.flock(held, fcntl.LOCK_EX)
                 loader._free_after_crashes()
-                assert locals_of.exists() and other.exists() and marker.exists()
+                assert locals_of.exists() and other.exists()
             loader._free_after_crashes()
             assert (not locals_of.exists(), not other.exists()) == (gone, gone), "another program's stays"
-            assert not marker.exists()
     finally:
-        for path in (locals_of, other, marker):
+        for path in (locals_of, other):
             path.unlink(missing_ok=True)
+
+
+def test_a_killed_run_leaves_a_mark(tmp_path: Path) -> None:
+    """Killed with all its helpers, as a scheduler does; its cache folder can be used again."""
+    write_text(tmp_path / "text" / "web", 20)
+    build(write_plan(tmp_path, {"web": {"text": ["text/web"], "mds": "mds/web"}}))
+    emit(write_recipe(tmp_path, {"web": 20}), tmp_path / "out")
+    streams = (tmp_path / "out" / "streams.yaml").read_text()
+    streams = streams.replace(f"local: {tmp_path}/mds", f"local: {tmp_path}/cache")
+    streams = streams.replace("remote: null", f"remote: {tmp_path}/mds/web")
+    (tmp_path / "out" / "streams.yaml").write_text(streams)
+    script = (
+        "import os, signal, sys\nsys.path.insert(0, sys.argv[1])\nimport loader\n"
+        "rows = sum(len(batch['tokens']) for batch in loader.make_loader(5))\n"
+        "print(rows, flush=True)\n"
+        "os.killpg(0, signal.SIGKILL)\n"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "out")],
+            env=env, capture_output=True, text=True, timeout=120, start_new_session=True,
+        )  # fmt: skip
+        assert (done.stdout, done.returncode) == ("20\n", -9), done.stderr
+    from mixplan.recipes import loader
+
+    loader._free_after_crashes()

@@ -21,9 +21,8 @@ fingerprint: one of another mixture is refused instead of being resumed in anoth
 
 from __future__ import annotations
 
-import atexit
 import fcntl
-import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -61,8 +60,10 @@ _LOST = 0
 """A state of shards that Streaming has none for."""
 _ANOTHER = "another process could not get a shard"
 _LOOK_EVERY_SECONDS = 0.5
+_MARK = stat.S_IXUSR
+"""A permission that no program gives shared memory: says that it is this loader's."""
 _HELD: list[Any] = []
-"""Open files that say, by a lock that ends with this process, which shared memory is in use."""
+"""Open files whose locks end with this process."""
 
 
 class EpochEndedEarlyError(RuntimeError):
@@ -226,16 +227,13 @@ def make_loader(
 
 
 def _hold(number: int) -> None:
-    """Say that the shared memory of this number is in use for as long as this process lives."""
-    if not _SHARED_MEMORY.is_dir():
-        return
-    path = _SHARED_MEMORY / f"{number:06}_mixture_{os.getpid()}"
-    file = path.open("w")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    file.write(_identity(f"{number:06}"))
-    file.flush()
-    _HELD.append(file)
-    atexit.register(path.unlink, missing_ok=True)
+    """Mark shared memory as this loader's, and lock it for as long as this process lives."""
+    path = _SHARED_MEMORY / f"{number:06}_{LOCALS}"
+    if path.is_file():
+        file = path.open("rb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        path.chmod(path.stat().st_mode | _MARK)
+        _HELD.append(file)
 
 
 def _free_after_crashes() -> None:
@@ -248,7 +246,7 @@ def _free_after_crashes() -> None:
     if several and not (distributed.dist.is_available() and distributed.dist.is_initialized()):
         return  # the ranks cannot wait for each other
     if distributed.get_local_rank() == 0:
-        for path in _SHARED_MEMORY.glob("*_mixture_*"):
+        for path in _SHARED_MEMORY.glob(f"*_{LOCALS}"):
             _free_if_dead(path)
     if several:
         distributed.barrier()
@@ -256,25 +254,11 @@ def _free_after_crashes() -> None:
 
 def _free_if_dead(path: Path) -> None:
     try:
-        file = path.open("r+")
-    except OSError:  # another user's, or just removed
-        return
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not path.stat().st_mode & _MARK:
             return
-        number = path.name.split("_")[0]
-        # Another program may have taken the number since.
-        if file.read() == _identity(number) != "":
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for name in SHM_TO_CLEAN:
-                (_SHARED_MEMORY / f"{number}_{name}").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-
-
-def _identity(number: str) -> str:
-    """Which file the shared memory of a number is; empty when there is none."""
-    try:
-        return str((_SHARED_MEMORY / f"{number}_{LOCALS}").stat().st_ino)
-    except FileNotFoundError:
-        return ""
+                path.with_name(path.name.replace(LOCALS, name)).unlink(missing_ok=True)
+    except OSError:  # alive, another user's, or just gone
+        return
