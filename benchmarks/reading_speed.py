@@ -36,16 +36,25 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: core time of this process, without workers",
+    )
     given = parser.parse_args()
+    if given.clock == "cpu" and given.workers:
+        parser.error("--clock cpu does not see what workers do: --workers 0")
+    clock = time.perf_counter if given.clock == "wall" else time.process_time
     import_streaming()
     with tempfile.TemporaryDirectory() as scratch:
         sides = prepared(Path(scratch), given.samples, given.length, given.batch, given.workers)
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for number in range(given.rounds + 1):
             for name, read in sides.items():
-                started = time.perf_counter()
+                started = clock()
                 tokens = sum(batch.numel() for batch in read())
-                took = time.perf_counter() - started
+                took = clock() - started
                 if tokens != given.samples * given.length:
                     raise SystemExit(f"{name} read {tokens:,} tokens")
                 if number:  # the first round fills the page cache

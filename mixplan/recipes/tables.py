@@ -132,7 +132,7 @@ def verification_notes(found: Verification) -> list[str]:
         )
     if (resumed := found.resumption) is not None and resumed.same_order:
         lines.append(
-            f"stopped after {resumed.stopped_at_samples:,} samples and resumed in new processes: the next "
+            f"stopped after {resumed.stopped_at_samples:,} samples and resumed: the next "
             f"{resumed.samples:,} of {resumed.samples_left:,} are those of the uninterrupted order"
         )
         if resumed.other_state_refused:

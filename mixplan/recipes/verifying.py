@@ -52,7 +52,7 @@ def _verify_one(folder: Path, how: How, progress: Callable[[str], None]) -> Veri
         raise InputError(f"{folder}: no such folder; give the folder that `mixplan emit -o` wrote")
     if (folder / STREAMS).is_file():
         found = verify_mixture(*_documents(folder), how, progress)
-        return replace(found, warnings=found.warnings + _beside(folder))
+        return replace(found, warnings=found.warnings + _loader_warnings(folder))
     if (folder / MARKER).is_file():
         from mixplan.recipes.olmo_core_reading import verify_olmo_core
 
@@ -77,18 +77,11 @@ def _documents(folder: Path) -> tuple[Mixture, Recipe]:
     return read[0], read[1]
 
 
-def _beside(folder: Path) -> list[str]:
-    """What else is in a mixture's folder that this verification does not stand for."""
-    warnings = []
+def _loader_warnings(folder: Path) -> list[str]:
+    """Whether a trainer would read through another loader than the one that was verified."""
     loader = folder / LOADER
-    if loader.is_file() and loader.read_bytes() != Path(__file__).with_name(LOADER).read_bytes():
-        warnings.append(
-            f"{loader} is not the loader of this version, with which the mixture was read; emit again to "
-            "get it"
-        )
-    if (folder / MARKER).is_file():
-        warnings.append(
-            f"{folder} also holds token files for OLMo-core, which were not verified; emit them into a "
-            "folder of their own"
-        )
-    return warnings
+    if not loader.is_file() or loader.read_bytes() == Path(__file__).with_name(LOADER).read_bytes():
+        return []
+    return [
+        f"{loader} is not the loader of this version, with which the mixture was read; emit again to get it"
+    ]
