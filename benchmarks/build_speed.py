@@ -1,4 +1,4 @@
-"""How fast `mixplan build` is against the plain route, on the same text with the same tokenizer and processes.
+"""How fast `mixplan build` is against the plain route: the same text, tokenizer and number of processes.
 
     OMP_NUM_THREADS=1 python benchmarks/build_speed.py [--megabytes 64] [--repetitions 3] [--processes 2]
 
@@ -52,8 +52,10 @@ def main() -> None:
 def compare(folder: Path, megabytes: int, repetitions: int, processes: int) -> None:
     """Print a row a tokenizer and route: the best of the repetitions, which disturb each other least."""
     size, documents = prepare(folder, megabytes << 20)
-    print(f"{size / 1e6:.0f} MB of text in {documents:,} documents, {processes} processes, samples of {LENGTH}\n")
-    print("| tokenizer | route | million tokens | seconds, each | processor seconds, each | tokens/s | MB/s |")
+    print(
+        f"{size / 1e6:.0f} MB of text in {documents:,} documents, {processes} processes, samples of {LENGTH}"
+    )
+    print("\n| tokenizer | route | million tokens | seconds, each | processor seconds | tokens/s | MB/s |")
     print("|---|---|---|---|---|---|---|")
     for tokenizer in SETTINGS:
         taken: dict[str, list[tuple[float, float, int]]] = {route: [] for route in ROUTES}
@@ -82,8 +84,10 @@ def timed(folder: Path, route: str, tokenizer: str, processes: int) -> tuple[flo
             (Path(out) / name).symlink_to(folder / name)
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         subprocess.run(
-            [sys.executable, __file__, "--route", route, "--with", tokenizer, "--folder", out]
-            + ["--processes", str(processes)],
+            [
+                *(sys.executable, __file__, "--route", route, "--with", tokenizer),
+                *("--folder", out, "--processes", str(processes)),
+            ],
             check=True,
             env={**os.environ, "HF_DATASETS_CACHE": f"{out}/cache", "HF_HUB_OFFLINE": "1"},
             stdout=subprocess.DEVNULL,

@@ -97,6 +97,13 @@ def test_a_dataset_that_a_name_leads_to(tmp_path: Path, monkeypatch: pytest.Monk
         build(plan)
 
 
+def test_a_dataset_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    data = write_rows(tmp_path, "dataset")
+    assert built(tmp_path, {**data, "paths": ["saved", "./saved", str(tmp_path / "saved")]})[1] == whole(
+        TOKENS
+    )
+
+
 def test_splits_are_chosen_by_name(tmp_path: Path) -> None:
     data = write_rows(tmp_path, "splits")
     for split, said in ((None, "has the splits train, test; say which"), ("tran", "did you mean 'train'")):

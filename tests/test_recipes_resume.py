@@ -107,6 +107,15 @@ def test_only_what_changed_starts_over(tmp_path: Path, monkeypatch: pytest.Monke
     assert contents(same.folder) == contents(built.folder)
 
 
+def test_what_build_writes_is_never_its_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path, 200, documents=5)
+    plan = write_plan(tmp_path, {"web": {"text": ["."], "mds": "mds/web"}})
+    assert killed_at(8, plan, monkeypatch)
+    (built,) = build(plan)
+    assert built.build.documents == 6, "the five, and the plan"
+    assert (tmp_path / "sources.lock").exists() and build(plan)[0].skipped
+
+
 def test_a_damaged_spill_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (whole,) = build(prepared(tmp_path / "whole"))
     plan = prepared(tmp_path / "other")

@@ -11,6 +11,7 @@ from recipes_making import LENGTH, write_plan, write_recipe, write_text
 
 from mixplan.compat import ensure_torchvision_imports
 from mixplan.errors import InputError
+from mixplan.recipes import uploading
 from mixplan.recipes.building import build
 
 REMOTE = "s3://bucket/team/web"
@@ -100,7 +101,12 @@ def test_an_upload_that_was_cut_short_goes_on(
     assert len(sent) == len(keys(store)) - 4
 
 
-def test_another_build_is_never_replaced(store: Any, plan: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lists", [True, False])
+def test_another_build_is_never_replaced(
+    store: Any, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lists: bool
+) -> None:
+    if not lists:  # as with stores of other kinds
+        monkeypatch.setattr(uploading, "_sizes", lambda *_: None)
     build(plan)
     there = keys(store)
     other = tmp_path / "other"
@@ -108,6 +114,7 @@ def test_another_build_is_never_replaced(store: Any, plan: Path, tmp_path: Path)
     with pytest.raises(InputError, match="s3://bucket/team/web holds another build"):
         build(write_plan(other, {"web": {"text": ["text"], "mds": REMOTE}}))
     assert keys(store) == there
+    assert build(plan)[0].skipped and set(keys(store)) == set(there)
 
 
 def test_a_store_that_cannot_be_written_to_is_told_before_work(

@@ -21,6 +21,7 @@ from mixplan.documents import Plan, load
 from mixplan.errors import InputError
 from mixplan.recipes import counting, processes
 from mixplan.recipes.building import build
+from mixplan.recipes.scanned import write_scanned
 from mixplan.recipes.scanning import Scan, SourceScan, scan
 
 TEXTS = ["first document", "größer als 80 Zeichen " * 12, "third\nwith lines", "x"]
@@ -408,6 +409,20 @@ def test_paths_behind_a_yaml_alias_are_moved_once(tmp_path: Path) -> None:
     out = tmp_path / "new" / "plan.json"
     assert mixplan("scan", plan, "-o", out).returncode == 0
     assert [one.tokens for one in scan(out).sources] == [480, 480]
+
+
+def test_the_name_of_a_dataset_is_no_path(tmp_path: Path) -> None:
+    write_text(tmp_path / "text", 30)
+    named = {"format": "dataset", "paths": ["team/corpus", "saved"]}
+    data = {"data": named, "tokens_available": 320, "text": ["text"]}
+    (tmp_path / "saved").mkdir()
+    found = scan(
+        write_plan(tmp_path, {"web": {"text": ["text"]}, "far": {"tokens_available": 320}}), workers=1
+    )
+    plan = write_plan(tmp_path, {"web": {"text": ["text"]}, "far": data})
+    write_scanned(plan, found, tmp_path / "new" / "plan.yaml")
+    (_, far) = yaml.safe_load((tmp_path / "new" / "plan.yaml").read_text())["sources"]
+    assert far["data"]["paths"] == ["team/corpus", "../saved"] and far["text"] == ["../text"]
 
 
 def test_the_command_for_programs(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from mixplan.errors import InputError
 
+LOCAL = "mds-local"
+"""Where sources whose `mds` is a URL are built before they are uploaded, beside the plan."""
+
 
 def is_url(place: str) -> bool:
     """Whether Streaming would download from it: s3://…, gs://…, dbfs:/…"""
@@ -52,6 +55,11 @@ def written_whole(target: Path) -> Iterator[Path]:
         ) from None
 
 
+def work_folder(target: Path) -> Path:
+    """Where `resumable` keeps unfinished work on a target."""
+    return target.parent / f".{target.name}.build"
+
+
 @contextmanager
 def resumable(target: Path) -> Iterator[Path]:
     """A folder for the unfinished work on `target`, in which a later process finds what an earlier one left.
@@ -62,7 +70,7 @@ def resumable(target: Path) -> Iterator[Path]:
     Raises:
         InputError: another process works there, or it cannot be written (no permission, disk full).
     """
-    work = target.parent / f".{target.name}.build"
+    work = work_folder(target)
     try:
         (work / "spill").mkdir(parents=True, exist_ok=True)
         with locked(work, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -84,7 +92,7 @@ def resumable(target: Path) -> Iterator[Path]:
 
 def remove_unfinished(target: Path) -> None:
     """Remove what `resumable` left of a target that is whole, unless a process works there."""
-    work = target.parent / f".{target.name}.build"
+    work = work_folder(target)
     if work.is_dir():
         _remove_unless_locked(work)
 

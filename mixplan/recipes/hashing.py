@@ -46,19 +46,24 @@ def hash_bytes(name: str, data: bytes) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file.
+    """SHA-256 of a file; raises as `hash_file`."""
+    return hash_file("sha256", path)
+
+
+def hash_file(name: str, path: Path) -> str:
+    """The hash of this name of a file, in hexadecimal.
 
     Raises:
         InputError: it cannot be read.
     """
-    digest = hashlib.sha256()
+    digest = _hasher(name)()
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def input_sha256(files: Iterable[tuple[str, int]]) -> str:

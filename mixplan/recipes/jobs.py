@@ -11,7 +11,7 @@ from mixplan.documents.plan import Plan, PlanSource
 from mixplan.documents.suggest import did_you_mean
 from mixplan.errors import InputError
 from mixplan.recipes.compressing import check_compression
-from mixplan.recipes.folders import is_url
+from mixplan.recipes.folders import LOCAL, is_url
 from mixplan.recipes.hashing import check_hashes
 from mixplan.recipes.locating import Located, locate_input
 from mixplan.recipes.mds_shards import SHARD_BYTES_LIMIT, ShardFormat
@@ -19,8 +19,6 @@ from mixplan.recipes.tokenizing import Encoder
 from mixplan.recipes.uploading import check_remote
 
 DTYPES = ("int32", "uint16", "int64")
-# Where sources whose `mds` is a URL are built before they are uploaded, beside the plan.
-_LOCAL = "mds-local"
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def plan_jobs(
     problems: list[str] = []
     jobs: list[Job] = []
     places = {
-        s.name: (local or base / _LOCAL).resolve() / s.name
+        s.name: (local or base / LOCAL).resolve() / s.name
         if is_url(s.mds)
         else (base / Path(s.mds).expanduser()).resolve()
         for s in plan.sources

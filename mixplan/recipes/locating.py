@@ -10,8 +10,9 @@ from typing import Literal, TypeVar
 
 from mixplan.documents.plan import Plan
 from mixplan.documents.plan_parts import PlanData, PlanSource
+from mixplan.documents.sources_lock import SOURCES_LOCK
 from mixplan.errors import InputError
-from mixplan.recipes.folders import is_url
+from mixplan.recipes.folders import LOCAL, is_url, work_folder
 from mixplan.recipes.hf_datasets import arrow_files
 from mixplan.recipes.mds_folders import MdsTotal, folders_in, named_folders, shard_files, total
 from mixplan.recipes.opened import COMPRESSED
@@ -81,7 +82,9 @@ def locate_input(source: PlanSource, plan: Plan, base: Path) -> Located | None:
     Raises:
         InputError: with every problem that can be seen without reading everything.
     """
-    outputs = [_path(base, one.mds) for one in plan.sources if one.mds and not is_url(one.mds)]
+    folders = [_path(base, one.mds) for one in plan.sources if one.mds and not is_url(one.mds)]
+    unfinished = [work_folder(folder) for folder in folders]
+    outputs = [*folders, *unfinished, base.resolve() / LOCAL, base.resolve() / SOURCES_LOCK]
     if _remote(source):
         return None
     if source.data is not None:
@@ -145,7 +148,7 @@ def _data(data: PlanData, plan: Plan, base: Path, outputs: list[Path]) -> Locate
     if data.format == "dataset":
         found = _each(data.paths, lambda entry: _arrow(entry, data, plan, base), problems)
         _stop_at(problems)
-        pieces = [piece for some in found for piece in some]
+        pieces = list(dict.fromkeys(piece for some in found for piece in some))  # of two ways to one folder
         return Located("data", "dataset", list(dict.fromkeys(piece.path for piece in pieces)), pieces=pieces)
     pattern = _ENDINGS.get(data.format, "*") if data.pattern == "*" else data.pattern
     files = collect(data.paths, pattern, base, outputs, "data.paths")

@@ -43,7 +43,7 @@ def write_scanned(plan_path: Path, found: Scan, out: Path) -> None:
     for source, counted in zip(data["sources"], found.sources, strict=True):
         if counted.tokens_available is None:
             source["tokens_available"] = counted.usable_tokens
-    _lead_from(data, os.path.relpath(plan_path.resolve().parent, out.resolve().parent))
+    _lead_from(data, plan_path.resolve().parent, out.resolve().parent)
     check(Parsed(data), out, Plan)
     if out.suffix == ".json":
         write_text(out, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -52,8 +52,9 @@ def write_scanned(plan_path: Path, found: Scan, out: Path) -> None:
         write_text(out, header + dump_yaml(data))
 
 
-def _lead_from(data: dict[str, Any], way: str) -> None:
-    """Change every relative path of a plan; `way` leads from the new folder to the old."""
+def _lead_from(data: dict[str, Any], old: Path, new: Path) -> None:
+    """Change every relative path of a plan, so that from the new folder it leads where it did."""
+    way = os.path.relpath(old, new)
 
     def follow(path: str) -> str:
         if way == "." or is_url(path) or Path(path).expanduser().is_absolute():
@@ -66,6 +67,10 @@ def _lead_from(data: dict[str, Any], way: str) -> None:
         if source.get("text"):
             source["text"] = [follow(path) for path in source["text"]]
         if source.get("data"):
-            source["data"]["paths"] = [follow(path) for path in source["data"]["paths"]]
+            named = source["data"].get("format") == "dataset"  # a name is no path
+            source["data"]["paths"] = [
+                path if named and not (old / Path(path).expanduser()).exists() else follow(path)
+                for path in source["data"]["paths"]
+            ]
     if (data.get("tokenizer") or {}).get("path"):
         data["tokenizer"]["path"] = follow(data["tokenizer"]["path"])

@@ -20,7 +20,7 @@ import numpy as np
 from mixplan.documents.atomic import write_json
 from mixplan.errors import InputError
 from mixplan.recipes.counting import grouped
-from mixplan.recipes.hashing import file_sha256
+from mixplan.recipes.hashing import file_sha256, hash_file
 from mixplan.recipes.pieces import Count, Piece, Seen, read_piece
 from mixplan.recipes.tokenizing import Encoder
 
@@ -161,13 +161,11 @@ def spill(encoder: Encoder, batch: Batch) -> Spilled:
 
 def spilled_before(encoder: Encoder, batch: Batch) -> Spilled | None:
     """What an earlier build left of a batch, if it is whole."""
-    import xxhash
-
     try:
         record = json.loads(batch.record_file.read_text(encoding="utf-8"))
-        data = batch.tokens_file.read_bytes()
-    except (OSError, ValueError):
+        found = hash_file("xxh3_64", batch.tokens_file)
+    except (InputError, OSError, ValueError):
         return None
-    if xxhash.xxh3_64(data).hexdigest() != record["xxh3_64"]:  # power was lost before it was on the disk
+    if found != record["xxh3_64"]:  # power was lost before it was on the disk
         return None
     return Spilled(record["tokens"], [Count(*one) for one in record["pieces"]], record["sha256"])

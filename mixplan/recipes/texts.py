@@ -20,7 +20,7 @@ def collect(
         entries: files, folders (searched recursively for `pattern`) or glob patterns, relative to `base`.
         pattern: which files to take from folders.
         base: folder that relative entries start from.
-        outputs: folders of built shards; files inside them are never text.
+        outputs: folders that are built, and other files that are written; none of them is ever read.
         key: what names them in the plan, for messages.
 
     Raises:

@@ -5,6 +5,7 @@ A reader that finds the index finds everything: until then a source that is half
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +51,8 @@ def upload(folder: Path, remote: str, bar: Progress) -> int:
     uploader = _uploader(remote, folder)
     names = [(one["zip_data"] or one["raw_data"])["basename"] for one in read_index(folder)] + [SOURCE]
     there = _sizes(uploader, remote)
-    _refuse_other(uploader, remote, folder, there)
+    _refuse_other(remote, folder, there)
+    there = there or {}
     total = sum((folder / name).stat().st_size for name in [*names, INDEX])
     done = sent = 0
     try:
@@ -93,11 +95,11 @@ def _uploader(remote: str, folder: Path) -> Any:
         ) from None
 
 
-def _sizes(uploader: Any, remote: str) -> dict[str, int]:
-    """Bytes of each file that is there, where the store is S3 or speaks its language."""
+def _sizes(uploader: Any, remote: str) -> dict[str, int] | None:
+    """Bytes of each file that is there; None where the store neither is S3 nor speaks its language."""
     client = getattr(uploader, "s3", None)
     if client is None:
-        return {}
+        return None
     place = urlparse(remote)
     prefix = place.path.strip("/") + "/" if place.path.strip("/") else ""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.netloc, Prefix=prefix)
@@ -106,16 +108,27 @@ def _sizes(uploader: Any, remote: str) -> dict[str, int]:
     }
 
 
-def _refuse_other(uploader: Any, remote: str, folder: Path, there: dict[str, int]) -> None:
+def _refuse_other(remote: str, folder: Path, there: dict[str, int] | None) -> None:
     """Never replace another build."""
-    if INDEX not in there:
+    from streaming.base.storage.download import CloudDownloader
+
+    if there is not None and INDEX not in there:
         return
-    place = urlparse(remote)
-    key = f"{place.path.strip('/')}/{INDEX}".lstrip("/")
-    if uploader.s3.get_object(Bucket=place.netloc, Key=key)["Body"].read() != (folder / INDEX).read_bytes():
-        raise InputError(
-            f"{remote} holds another build; give the source another `mds`, or remove what is there"
-        )
+    with tempfile.TemporaryDirectory() as empty:
+        copy = Path(empty) / INDEX
+        try:
+            CloudDownloader.direct_download(f"{remote.rstrip('/')}/{INDEX}", str(copy))
+        except Exception as error:  # of each store's library, most of which say it in these words
+            if re.search(r"not.?found|\b404\b", _said(error), re.IGNORECASE):
+                return
+            raise InputError(
+                f"{remote}: whether another build is there could not be seen ({_said(error)}); nothing was "
+                "uploaded: the same command tries again"
+            ) from None
+        if copy.read_bytes() != (folder / INDEX).read_bytes():
+            raise InputError(
+                f"{remote} holds another build; give the source another `mds`, or remove what is there"
+            )
 
 
 def _said(error: Exception) -> str:
