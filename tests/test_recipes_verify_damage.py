@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recipes_verifying import rewrite
 
 from mixplan.recipes import checking
 from mixplan.recipes import reading as reading_module
@@ -62,6 +63,41 @@ def test_a_shard_changed_while_reading(
     found = verify(small / "out")
     assert found.samples == 180
     assert found.problems == [f"source 's40': {shard} changed while it was being read"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-8] + bytes([data[-8] ^ 1]) + data[-7:], "its content is not what was written"),
+        (lambda data: data[:-9], "bytes, its index says"),
+    ],
+)
+def test_damaged_remote_shards_have_their_remote_name(
+    small: Path, shard: Path, here: None, damage: Callable[[bytes], bytes], message: str
+) -> None:
+    """They can be looked at only when Streaming has copied them."""
+
+    def move(data: dict[str, Any]) -> None:
+        stream = data["streams"]["s40"]
+        stream["remote"], stream["local"] = stream["local"], str(small / "cache")
+
+    rewrite(small / "out", move)
+    assert verify(small / "out").problems == []
+    shard.write_bytes(damage(shard.read_bytes()))
+    problems = verify(small / "out").problems
+    assert problems[0].startswith(f"source 's40': {shard}") and message in problems[0], problems
+
+
+def test_a_missing_remote_shard_has_its_name(small: Path, shard: Path, here: None) -> None:
+    def move(data: dict[str, Any]) -> None:
+        stream = data["streams"]["s40"]
+        stream["remote"], stream["local"] = stream["local"], str(small / "cache")
+
+    rewrite(small / "out", move)
+    shard.unlink()
+    problems = verify(small / "out").problems
+    early = [problem for problem in problems if problem.startswith("reading ended after")]
+    assert len(early) == 1 and f"what it waited for: source 's40': {shard}" in early[0]
 
 
 def test_storage_that_does_not_answer_is_named(

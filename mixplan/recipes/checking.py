@@ -64,9 +64,8 @@ def _check_local(mixture: Mixture, name: str, hashes: bool, stall_seconds: float
 
     def work(beat: Callable[[Any], None]) -> Any:
         beat(place / INDEX)
-        stamps = _stamps(
-            place, _files(place)
-        )  # before the content is looked at, so that no change falls in between
+        # before the content is looked at, so that no change falls in between
+        stamps = _stamps(place, _files(place), beat)
         found = check_shards(place, hashes, beat=beat)
         digest = hashlib.sha256((place / INDEX).read_bytes()).hexdigest()
         return found, stamps, count_tokens(place), digest
@@ -102,10 +101,13 @@ def _files(place: Path) -> list[str]:
     return files
 
 
-def _stamps(place: Path, files: Iterable[str]) -> dict[str, _Stamp]:
+def _stamps(
+    place: Path, files: Iterable[str], beat: Callable[[Path], None] = lambda _: None
+) -> dict[str, _Stamp]:
     """Of the files that are there."""
     stamps = {}
     for file in files:
+        beat(place / file)
         try:
             status = (place / file).stat()
         except OSError:

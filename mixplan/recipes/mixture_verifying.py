@@ -71,7 +71,8 @@ def verify_mixture(
         return _with(base, checked, problems=problems)
     if how.plan_only:
         return _plan(base, mixture, recipe, how, checked, progress)
-    with tempfile.TemporaryDirectory(prefix="mixplan-cache-") as folder:
+    # a copy that cannot be removed must not hide the answer
+    with tempfile.TemporaryDirectory(prefix="mixplan-cache-", ignore_cleanup_errors=True) as folder:
         copied = [name for name, s in mixture.streams.items() if s.remote is not None]
         caches = {name: Path(folder) / name for name in [*copied, *checked.compressed]}
         return _read(base, mixture, recipe, how, checked, caches, progress)
