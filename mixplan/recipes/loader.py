@@ -149,7 +149,9 @@ class MixtureDataset(StreamingDataset):
         return work
 
     def on_exception(self, future: Any) -> None:
-        self._failure = future.exception() or self._failure
+        if failure := future.exception():
+            self._failure = failure
+            self._iterator.on_exit()  # or the end of the epoch waits forever for the thread that failed
         super().on_exception(future)
 
     def due(self) -> tuple[np.ndarray, int]:
