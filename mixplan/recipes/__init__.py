@@ -5,6 +5,6 @@ Streaming and torch are imported inside functions only.
 
 from mixplan.recipes.building import BuiltSource, build
 from mixplan.recipes.emitting import Emitted, emit
-from mixplan.recipes.verifying import Verification, verify
+from mixplan.recipes.verifying import How, Verification, verify
 
-__all__ = ["BuiltSource", "Emitted", "Verification", "build", "emit", "verify"]
+__all__ = ["BuiltSource", "Emitted", "How", "Verification", "build", "emit", "verify"]
