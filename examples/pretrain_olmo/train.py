@@ -84,6 +84,11 @@ def resolve(args: argparse.Namespace, phases: list[Phase], ranks: int) -> tuple[
     """
     recipe, training = phases[0].recipe, Training()
     shape = PRESETS.get(args.size, recipe.size)
+    if not isinstance(shape, ModelShape):
+        raise InputError(
+            f"the recipe's size {shape.name!r} is known by its counts alone, so that no model can be made of "
+            "it: say which with --size"
+        )
     problems = [
         f"--{name.replace('_', '-')} {value}: must be positive"
         for name, value in vars(args).items()
