@@ -21,6 +21,7 @@ fingerprint: one of another mixture is refused instead of being resumed in anoth
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import stat
 from collections.abc import Iterator
@@ -233,9 +234,10 @@ def _hold(number: int) -> None:
     path = _SHARED_MEMORY / f"{number:06}_{LOCALS}"
     if path.is_file():
         file = path.open("rb")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        path.chmod(path.stat().st_mode | _MARK)
         _HELD.append(file)
+        path.chmod(path.stat().st_mode | _MARK)
+        with contextlib.suppress(BlockingIOError):  # an earlier dataset of this process had the same number
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _free_after_crashes() -> None:
