@@ -15,7 +15,7 @@ from recipes_making import LENGTH, recipe_data, write_plan, write_text
 from mixplan.documents.mds_index import count_tokens
 from mixplan.errors import InputError
 from mixplan.recipes.building import build
-from mixplan.recipes.data_folders import write_data_folder
+from mixplan.recipes.data_folders import HELD, write_data_folder
 from mixplan.recipes.emitting import emit
 from mixplan.recipes.megatron import document_lengths
 from mixplan.recipes.nanotron import document_ends, epochs_order
@@ -63,9 +63,7 @@ def test_data_are_written_once_and_a_killed_writing_is_finished(work: Path, form
     recipe, out = write(work), work / "out"
     files = emit(recipe, out, format, WITH_DATA).files
     first = data_files(out)
-    assert {str(path.relative_to(out)) for path in files} >= {
-        name for name in first if "sizes.json" not in name
-    }
+    assert {str(path.relative_to(out)) for path in files} >= {name for name in first if HELD not in name}
     assert emit(recipe, out, format, WITH_DATA).files == files
     assert data_files(out) == first
     lost = next(path for path in (out / "data").iterdir() if path.name.startswith("rare-"))
@@ -77,9 +75,18 @@ def test_data_are_written_once_and_a_killed_writing_is_finished(work: Path, form
         name: content for name, (content, _) in first.items()
     }
     assert all(again[name] == first[name] for name in first if not name.startswith(f"data/{lost.name}"))
-    biggest = max((path for path in lost.iterdir()), key=lambda path: path.stat().st_size)
-    biggest.write_bytes(biggest.read_bytes()[:-1])
-    with pytest.raises(InputError, match="not those that were written; move it away"):
+    for path in (path for path in lost.iterdir() if path.name != HELD):
+        content = path.read_bytes()
+        for damaged, said in (
+            (content[:-1], f"has {len(content) - 1:,} bytes, not {len(content):,}; move .* away"),
+            (content[:-1] + bytes([content[-1] ^ 1]), "its content is not what was written; move .* away"),
+        ):
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match=said):
+                emit(recipe, out, format, WITH_DATA)
+        path.write_bytes(content)
+    (lost / HELD).write_text("{}}")
+    with pytest.raises(InputError, match="which lists what was written, is missing or broken; move"):
         emit(recipe, out, format, WITH_DATA)
 
 

@@ -301,9 +301,15 @@ def test_a_damaged_shard_is_not_copied(work: Path) -> None:
 def test_a_file_that_is_not_whole_is_not_taken_for_one(work: Path, emitted: Path) -> None:
     path = Path(files_of(emitted, "web")[0].path)
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(InputError, match="not all of its files have their size"):
+    with pytest.raises(InputError, match="has 1,598 bytes, not 1,600; move"):
         emit(work / "recipe.yaml", emitted, "olmo-core", WITH_DATA)
     assert "has 1,598 bytes, not 1,600" in verify_olmo_core(emitted).problems[0]
+
+
+def test_damage_of_the_same_size_is_seen_when_files_are_kept(work: Path, emitted: Path) -> None:
+    flip(emitted)
+    with pytest.raises(InputError, match=r"rare-.*its content is not what was written; move .* away"):
+        emit(work / "recipe.yaml", emitted, "olmo-core", WITH_DATA)
 
 
 def edit(path: Path, change: Any) -> None:

@@ -1,4 +1,8 @@
-"""Token files for other trainers: a folder a source that appears whole; its name stands for its content."""
+"""Token files for other trainers: a folder a source that appears whole; its name stands for its content.
+
+held.json lists size and SHA-256 of every file of the folder as it was written. By it `emit` decides whether
+it can keep a folder, and `verify` whether the data are still those that were written.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mixplan.errors import InputError
 from mixplan.recipes.folders import written_whole
+from mixplan.recipes.hashing import file_sha256
 from mixplan.recipes.written import Progress
 
-DATA, SIZES = "data", "sizes.json"
+DATA, HELD = "data", "held.json"
 
 
 def data_folder(folder: Path, source: str, content: dict[str, str | int | None]) -> Path:
@@ -33,8 +39,7 @@ def writing(folders: list[tuple[Path, Callable[[Path], None]]]) -> Callable[[Pro
     def write(progress: Progress) -> list[Path]:
         files: list[Path] = []
         for target, fill in folders:
-            if not target.exists():
-                progress(f"writing {target}")
+            progress(f"{'checking' if target.exists() else 'writing'} {target}")
             files += write_data_folder(target, fill)
         return files
 
@@ -42,7 +47,7 @@ def writing(folders: list[tuple[Path, Callable[[Path], None]]]) -> Callable[[Pro
 
 
 def write_data_folder(target: Path, write: Callable[[Path], None]) -> list[Path]:
-    """Fill a folder, or leave it alone when it is there with files of their size.
+    """Fill a folder, or leave it alone when it is there with the content that was written.
 
     Args:
         target: from `data_folder`.
@@ -54,27 +59,82 @@ def write_data_folder(target: Path, write: Callable[[Path], None]) -> list[Path]
     Raises:
         InputError: what `write` raises; there is no room; or the folder is there and has been changed.
     """
-    if not target.exists():
-        with written_whole(target) as fresh:
-            fresh.mkdir()
-            write(fresh)
-            files = sorted(path for path in fresh.iterdir() if path.is_file())
-            sizes = {path.name: path.stat().st_size for path in files}
-            (fresh / SIZES).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
-            for path in (*files, fresh / SIZES):
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-    return _whole(target)
+    if target.exists():
+        return [target / name for name in kept(target)]
+    with written_whole(target) as fresh:
+        fresh.mkdir()
+        write(fresh)
+        files = sorted(path for path in fresh.iterdir() if path.is_file())
+        write_held(fresh, {path.name: held(path) for path in files})
+    return [target / path.name for path in files]
 
 
-def _whole(target: Path) -> list[Path]:
+def held(path: Path) -> dict[str, Any]:
+    """What held.json says of a file: `bytes` and `sha256`, from what is on the disk."""
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def write_held(folder: Path, listed: dict[str, dict[str, Any]]) -> None:
+    """Write held.json and put everything on the disk.
+
+    Args:
+        folder: new, with the files in it.
+        listed: of each file, by its name, at least what `held` says.
+    """
+    (folder / HELD).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+    for name in (*listed, HELD):
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def kept(folder: Path) -> list[str]:
+    """The names of a folder's files, when all of them are as they were written.
+
+    Raises:
+        InputError: with all that is not.
+    """
+    if problems := damage(folder):
+        raise InputError([f"{problem}; move {folder} away and emit again" for problem in problems])
+    return list(_listed(folder))
+
+
+def damage(folder: Path) -> list[str]:
+    """What is not as it was written in a data folder: files missing, of another size or of other content.
+
+    Args:
+        folder: DIR/data/NAME-DIGEST of any format.
+
+    Returns:
+        A problem a file; empty when all is as held.json says.
+    """
     try:
-        sizes = json.loads((target / SIZES).read_text(encoding="utf-8"))
-        found = {name: (target / name).stat().st_size for name in sizes}
-    except (OSError, ValueError):
-        sizes, found = {}, None
-    if found != sizes:
-        raise InputError(
-            f"{target} is there, but its files are not those that were written; move it away and emit again"
-        )
-    return [target / name for name in sizes]
+        listed = _listed(folder)
+    except InputError as error:
+        return error.problems
+    problems = []
+    for name, wanted in listed.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{path} is missing")
+        elif (size := path.stat().st_size) != wanted["bytes"]:
+            problems.append(f"{path} has {size:,} bytes, not {wanted['bytes']:,}")
+        elif file_sha256(path) != wanted["sha256"]:
+            problems.append(f"{path}: its content is not what was written")
+    return problems
+
+
+def _listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """held.json.
+
+    Raises:
+        InputError: it is missing or broken.
+    """
+    path = folder / HELD
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            str(name): {"bytes": int(said["bytes"]), "sha256": str(said["sha256"])}
+            for name, said in listed.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}, which lists what was written, is missing or broken") from None

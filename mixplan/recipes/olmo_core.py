@@ -23,19 +23,14 @@ from mixplan.documents.source_build import SOURCE
 from mixplan.documents.syntax import dump_yaml
 from mixplan.errors import InputError
 from mixplan.recipes.chosen import Chosen, Shards, chosen_sources
-from mixplan.recipes.olmo_core_files import (
-    SourceFiles,
-    already_there,
-    content_digest,
-    file_rows,
-    write_files,
-)
+from mixplan.recipes.data_folders import DATA, kept
+from mixplan.recipes.olmo_core_files import SourceFiles, content_digest, file_rows, write_files
 from mixplan.recipes.streams import RECIPE, STREAMS, streaming
 from mixplan.recipes.tokenizing import BYTES_END_OF_DOCUMENT
 from mixplan.recipes.written import Options, Progress, Written, commented_yaml
 from mixplan.units import byte_size
 
-MARKER, SOURCES, ADAPTER, DATA = "olmo_core.yaml", "source_mixture.yaml", "olmo_core_loader.py", "data"
+MARKER, SOURCES, ADAPTER = "olmo_core.yaml", "source_mixture.yaml", "olmo_core_loader.py"
 # OLMo-core numbers the sequences of a run in 32 bits.
 _MOST_SAMPLES = 2**32 - 2
 _DTYPES = ("uint8", "uint16", "uint32")
@@ -235,11 +230,16 @@ def source_list(described: OlmoCoreMixture) -> str:
 
 
 def _write(files: list[SourceFiles], progress: Progress) -> list[Path]:
-    """Write the token files that are not there yet."""
+    """Write the token files that are not there yet.
+
+    Raises:
+        InputError: as `write_files`; or files are there and are not what was written.
+    """
     paths: list[Path] = []
     for one in files:
-        if already_there(one):
-            progress(f"{one.source}: {one.folder} is there already")
+        if one.folder.exists():
+            progress(f"{one.source}: checking {one.folder}, which is there already")
+            kept(one.folder)
         else:
             progress(f"{one.source}: writing {one.written:,} samples to {one.folder}")
             write_files(one)

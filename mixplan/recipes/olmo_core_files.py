@@ -10,7 +10,6 @@ Shape legend: n = samples of the source, m = samples that are written, L = token
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,13 @@ import numpy as np
 
 from mixplan.documents.mds_index import MdsCount
 from mixplan.errors import InputError
+from mixplan.recipes.data_folders import HELD as HELD
+from mixplan.recipes.data_folders import write_held
 from mixplan.recipes.folders import written_whole
 from mixplan.recipes.shard_tokens import samples_of
 
 # Tokens of one file. OLMo-core keeps positions within a file in 32 bits.
 FILE_TOKENS = 2**31
-HELD = "held.json"
 _CHUNK_BYTES = 1 << 24
 
 
@@ -71,31 +71,17 @@ def content_digest(index_sha256: str, seed: int, written: int, dtype: str) -> st
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def already_there(wanted: SourceFiles) -> bool:
-    """Whether all files are there with their sizes; the name of their folder stands for their content."""
-    if not (wanted.folder / HELD).is_file():
-        return False
-    return all(
-        path.is_file() and path.stat().st_size == rows * wanted.row_bytes
-        for path, rows in zip(wanted.paths, wanted.rows, strict=True)
-    )
-
-
 def write_files(wanted: SourceFiles) -> None:
     """Write a source's files, or none.
 
     Every shard is read once; the samples that the permutation of the source puts among the first m go to
-    their place. The folder gets held.json: per file its tokens, SHA-256 and documents that end in it.
+    their place. held.json has, besides sizes and digests, the tokens of each file and the documents that end
+    in it.
 
     Raises:
         InputError: shards are damaged, hold ids that are no tokens, no document ends in a file (OLMo-core
             cannot open such a file), or there is no room.
     """
-    if wanted.folder.exists():
-        raise InputError(
-            f"{wanted.folder} is there, but not all of its files have their size: move the folder away and "
-            "emit again"
-        )
     place = np.empty(wanted.counted.samples, np.int64)
     place[np.random.default_rng(wanted.seed).permutation(wanted.counted.samples)] = np.arange(
         wanted.counted.samples
@@ -104,10 +90,7 @@ def write_files(wanted: SourceFiles) -> None:
         folder.mkdir()
         paths = [folder / path.name for path in wanted.paths]
         _fill(wanted, paths, place)
-        held = {path.name: _held(wanted, path) for path in paths}
-        (folder / HELD).write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
-        for path in (*paths, folder / HELD):
-            _sync(path)
+        write_held(folder, {path.name: _held(wanted, path) for path in paths})
 
 
 def _fill(wanted: SourceFiles, paths: list[Path], place: np.ndarray) -> None:
@@ -151,9 +134,9 @@ def _held(wanted: SourceFiles, path: Path) -> dict[str, Any]:
             "source with end-of-document tokens, or train from the shards (emit without --with-data)"
         )
     tokens = path.stat().st_size // np.dtype(wanted.dtype).itemsize
-    return {"tokens": tokens, "sha256": hasher.hexdigest(), "documents": documents}
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    return {
+        "bytes": path.stat().st_size,
+        "sha256": hasher.hexdigest(),
+        "tokens": tokens,
+        "documents": documents,
+    }
