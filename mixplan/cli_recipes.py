@@ -117,15 +117,19 @@ def verify(
     stall_seconds: Annotated[
         float, typer.Option(min=1, help="Give up when no sample has arrived for so long.")
     ] = 300.0,
-    out: Annotated[Path | None, typer.Option("-o", help="Also write the JSON here, for the report.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", help="Also write the JSON here, for the report; an earlier one is replaced."),
+    ] = None,
+    force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Read a mixture end to end with Streaming and compare it with its recipe."""
     from mixplan import commands_recipes
+    from mixplan.recipes.verifying import How
 
-    commands_recipes.verify(
-        directory, workers, ranks, stall_seconds, plan_only, resume_check, allow_uneven, out, as_json
-    )
+    how = How(workers, ranks, stall_seconds, plan_only, resume_check, allow_uneven)
+    commands_recipes.verify(directory, how, out, force, as_json)
 
 
 def track(

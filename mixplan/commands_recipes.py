@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mixplan import console
 
 if TYPE_CHECKING:
+    from mixplan.recipes.verifying import How
     from mixplan.recipes.written import Options
 
 
@@ -86,29 +87,21 @@ def emit(recipe: Path, out: Path, format: str, options: Options, force: bool, as
         console.say(f"next: mixplan verify {out}")
 
 
-def verify(
-    directory: Path,
-    workers: int,
-    ranks: int,
-    stall_seconds: float,
-    plan_only: bool,
-    resume_check: bool,
-    allow_uneven: bool,
-    out: Path | None,
-    as_json: bool,
-) -> None:
+def verify(directory: Path, how: How, out: Path | None, force: bool, as_json: bool) -> None:
     """`verify`: read the mixture, compare, show.
 
     Raises:
+        InputError: there is nothing to verify, or `out` is another file than an earlier answer.
         NoAnswer: it is not what its recipe says.
     """
-    from mixplan.documents.atomic import write_json
+    from mixplan.documents.atomic import refuse_overwrite, write_json
+    from mixplan.documents.verification import is_verification
     from mixplan.errors import NoAnswer
     from mixplan.recipes.tables import said, verification_notes, verification_tables
-    from mixplan.recipes.verifying import How
     from mixplan.recipes.verifying import verify as verify_mixture
 
-    how = How(workers, ranks, stall_seconds, plan_only, resume_check, allow_uneven)
+    if out is not None:
+        refuse_overwrite(out, "verify", force or is_verification(out))
     found = verify_mixture(directory, how, console.note)
     if out is not None:
         write_json(out, found.to_json())

@@ -95,8 +95,58 @@ def test_caps_hold_over_all_phases(phased: Path) -> None:
 
 def test_a_missing_phase_is_an_error(phased: Path, small: Path) -> None:
     (phased / "02-anneal").rename(small / "away")
-    with pytest.raises(InputError, match=r"02-anneal: .*no such folder"):
+    with pytest.raises(InputError, match=r"02-anneal/streams.yaml.* are missing, which emitted.json lists"):
         verify(phased, PLAN)
+
+
+@pytest.mark.parametrize("without_list", [False, True])
+def test_a_run_whose_phases_are_not_listed_is_no_table_of_weights(phased: Path, without_list: bool) -> None:
+    (phased / "phases.yaml").unlink()
+    if without_list:
+        (phased / "emitted.json").unlink()
+    with pytest.raises(InputError, match=r"phases.yaml.* is missing"):
+        verify(phased)
+
+
+def test_a_mixture_without_its_streams_is_no_table_of_weights(phased: Path, small: Path) -> None:
+    for folder in (phased / "01-stable", small / "out"):
+        (folder / "streams.yaml").unlink()
+        with pytest.raises(InputError, match=r"streams.yaml is missing, which emitted.json lists"):
+            verify(folder)
+    with pytest.raises(InputError, match=r"01-stable/streams.yaml is missing"):
+        verify(phased)
+    (small / "out" / "emitted.json").write_text("{}")
+    with pytest.raises(InputError, match=r"emitted.json is broken"):
+        verify(small / "out")
+
+
+def test_options_that_do_not_apply_are_refused(small: Path) -> None:
+    with pytest.raises(InputError, match="--plan-only and --resume-check"):
+        verify(small / "out", How(plan_only=True, resume_to_end=True))
+    emit(small / "recipe.yaml", small / "weights", "weights")
+    with pytest.raises(InputError, match=r"^--ranks, --workers, --plan-only: .* holds weights"):
+        verify(small / "weights", How(ranks=2, workers=1, plan_only=True))
+    with pytest.raises(InputError, match=r"^--resume-check, --allow-uneven: .* none of these applies"):
+        verify(small / "weights", How(resume_to_end=True, allow_uneven=True))
+    (small / "olmo").mkdir()
+    (small / "olmo" / "olmo_core.yaml").touch()
+    with pytest.raises(InputError, match=r"^--ranks, --resume-check: .* of these only --plan-only applies"):
+        verify(small / "olmo", How(ranks=2, resume_to_end=True))
+
+
+def test_out_replaces_an_earlier_answer_and_nothing_else(small: Path) -> None:
+    command = ["verify", str(small / "out"), "--plan-only", "-o", str(small / "verify.json")]
+    for _ in range(2):
+        assert CliRunner().invoke(app, command).exit_code == 0
+    assert json.loads((small / "verify.json").read_text())["passed"]
+    for text in ("mine", '{"passed": true}'):
+        (small / "verify.json").write_text(text)
+        refused = CliRunner().invoke(app, command)
+        assert isinstance(refused.exception, InputError)
+        assert "verify does not overwrite it" in str(refused.exception)
+        assert (small / "verify.json").read_text() == text
+    assert CliRunner().invoke(app, [*command, "--force"]).exit_code == 0
+    assert json.loads((small / "verify.json").read_text())["passed"]
 
 
 def test_weights_are_added_up(small: Path) -> None:

@@ -16,6 +16,7 @@ from recipes_verifying import rewrite
 from typer.testing import CliRunner
 
 from mixplan.cli import app
+from mixplan.errors import InputError
 from mixplan.recipes.comparing import UNEVEN_FROM, SourceReading, is_uneven, uneven_by_chance
 from mixplan.recipes.emitting import emit
 from mixplan.recipes.encounters import encounters, median_gap
@@ -82,6 +83,19 @@ def test_ranks_that_do_not_divide_the_samples(small: Path) -> None:
     assert odd.problems == []
     assert (odd.samples, odd.padding_samples) == (182, 2)
     assert "do not divide among 7 ranks, and Streaming repeats 2" in odd.warnings[0]
+
+
+@pytest.mark.parametrize("ranks", [97, 128, 179, 180])
+def test_padding_may_repeat_what_it_repeats(small: Path, ranks: int) -> None:
+    """Nearly as many samples again as the run has: a sample may come more than its epochs say."""
+    found = verify(small / "out", How(plan_only=True, ranks=ranks))
+    assert found.problems == []
+    assert found.samples == -(-180 // ranks) * ranks
+
+
+def test_more_ranks_than_samples_are_refused(small: Path) -> None:
+    with pytest.raises(InputError, match=r"--ranks 181: the mixture has 180 samples.* give 180 at most"):
+        verify(small / "out", How(plan_only=True, ranks=181))
 
 
 def test_more_than_the_recipe_is_a_problem(small: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict
@@ -66,3 +67,12 @@ class Verified(_Read):
     problems: list[str] = []
     """Why the answer is no."""
     warnings: list[str] = []
+
+
+def is_verification(path: Path) -> bool:
+    """Whether a file is an earlier verify.json."""
+    try:
+        Verified.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True

@@ -212,7 +212,8 @@ def _amounts(read: SourceReading, padding: int) -> list[str]:
         problems.append(
             f"{name} {word}{read.samples:,} samples come, the recipe says {read.samples_expected:,}"
         )
-    at_most = math.ceil(read.samples_expected / read.samples_available) + (off > 0)
+    # each repeated sample may be the same one
+    at_most = math.ceil(read.samples_expected / read.samples_available) + max(off, 0)
     distinct, most = read.distinct_samples or 0, read.most_repeats or 0
     if most > at_most or (off >= 0 and distinct < min(read.samples_expected, read.samples_available)):
         problems.append(

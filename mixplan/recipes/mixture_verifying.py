@@ -6,7 +6,7 @@ Shape legend: n = samples in order, S = streams.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from mixplan.recipes.watching import Stalled, watch_call
 
 @dataclass(frozen=True)
 class How:
-    """How to verify."""
+    """How to verify; each kind of folder takes what concerns it, and refuses the rest."""
 
     workers: int = 0
     """DataLoader workers of each rank."""
@@ -49,11 +49,53 @@ class How:
     allow_uneven: bool = False
     """A rare source in bursts is a warning, not a problem."""
 
+    def check(self) -> None:
+        """Raises InputError where the options contradict each other."""
+        if self.plan_only and self.resume_to_end:
+            raise InputError(
+                "--plan-only and --resume-check: with the first nothing is read, so there is nothing to stop "
+                "and resume; leave one of them out"
+            )
+
+    def allow_only(self, known: Collection[str], folder: Path, what: str) -> None:
+        """Refuse what was asked and does not apply.
+
+        Args:
+            known: options that do, as on the command line.
+            folder: what is verified.
+            what: it holds.
+
+        Raises:
+            InputError: with every option that does not.
+        """
+        asked = {
+            "--ranks": self.ranks != 1,
+            "--workers": self.workers != 0,
+            "--plan-only": self.plan_only,
+            "--resume-check": self.resume_to_end,
+            "--allow-uneven": self.allow_uneven,
+        }
+        refused = [name for name, given in asked.items() if given and name not in known]
+        if refused:
+            applies = f"of these only {' and '.join(known)} applies" if known else "none of these applies"
+            raise InputError(
+                f"{', '.join(refused)}: {folder} holds {what}, and for these {applies}; leave the rest out"
+            )
+
 
 def verify_mixture(
     mixture: Mixture, recipe: Recipe, how: How, progress: Callable[[str], None]
 ) -> Verification:
-    """Check shards, read or compute the order, compare with the recipe, stop and resume."""
+    """Check shards, read or compute the order, compare with the recipe, stop and resume.
+
+    Raises:
+        InputError: there are more ranks than samples.
+    """
+    if how.ranks > mixture.samples:
+        raise InputError(
+            f"--ranks {how.ranks}: the mixture has {mixture.samples:,} samples, and a rank without any only "
+            f"repeats those of others; give {mixture.samples:,} at most"
+        )
     base = Verification(
         mixture.name,
         mixture.fingerprint,

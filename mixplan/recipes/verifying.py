@@ -15,6 +15,7 @@ from mixplan.recipes.mixture_verifying import How, verify_mixture
 from mixplan.recipes.olmo_core import MARKER
 from mixplan.recipes.phases import PHASES
 from mixplan.recipes.phases_verifying import verify_phases
+from mixplan.recipes.present import check_present
 from mixplan.recipes.streams import LOADER, RECIPE, STREAMS
 from mixplan.recipes.verified import Verification
 from mixplan.recipes.weights import WEIGHTS
@@ -39,9 +40,14 @@ def verify(
         The counts, with every reason why they are not what the recipe says in `problems`.
 
     Raises:
-        InputError: the folder is no emitted mixture, or its documents are broken.
+        InputError: the folder is no emitted mixture, what emit wrote there is missing or broken, or `how`
+            asks for something that does not apply to it.
     """
+    how.check()
     folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder that `mixplan emit -o` wrote")
+    check_present(folder)
     if (folder / PHASES).is_file():
         return verify_phases(folder, lambda part, tell: _verify_one(part, how, tell), progress)
     return _verify_one(folder, how, progress)
@@ -56,8 +62,10 @@ def _verify_one(folder: Path, how: How, progress: Callable[[str], None]) -> Veri
     if (folder / MARKER).is_file():
         from mixplan.recipes.olmo_core_reading import verify_olmo_core
 
-        return verify_olmo_core(folder, progress)
+        how.allow_only(["--plan-only"], folder, "token files for OLMo-core")
+        return verify_olmo_core(folder, progress, hashes=not how.plan_only)
     if (folder / WEIGHTS).is_file():
+        how.allow_only([], folder, "weights, and no data")
         return verify_weights(folder)
     raise InputError(
         f"{folder} holds no {STREAMS}, {MARKER}, {PHASES} or {WEIGHTS}; `mixplan emit` writes them"
