@@ -69,7 +69,9 @@ def test_streaming_files(work: Path) -> None:
         "natural_share": 45 / 125,
         "rate": 1.0,
         "epochs": 45 / 20,
+        "max_epochs": 100.0,
         "tokens": 45 * LENGTH,
+        "tokens_available": 20 * LENGTH,
         "choose": 45,
     }
     assert (weights["samples"], weights["tokens"]) == (125, 125 * LENGTH)

@@ -176,11 +176,18 @@ def test_without_data_the_shards_are_read_through_the_adapter(work: Path) -> Non
 
 
 def test_one_folder_holds_one_kind(work: Path, emitted: Path) -> None:
-    with pytest.raises(InputError, match=r"mixture of the other kind \(olmo_core\.yaml\)"):
-        emit(work / "recipe.yaml", emitted, "olmo-core")
-    emit(work / "recipe.yaml", work / "shards", "olmo-core")
-    with pytest.raises(InputError, match=r"mixture of the other kind \(streams\.yaml\)"):
-        emit(work / "recipe.yaml", work / "shards", "olmo-core", WITH_DATA)
+    recipe, shards = work / "recipe.yaml", work / "shards"
+    for format in ("olmo-core", "streaming", "llm-foundry"):
+        with pytest.raises(InputError, match=r"holds another mixture.*olmo_core\.yaml.* would go"):
+            emit(recipe, emitted, format)
+    for format in ("olmo-core", "streaming"):
+        emit(recipe, shards, format, force=True)
+        with pytest.raises(InputError, match=r"holds another mixture.*streams\.yaml would go"):
+            emit(recipe, shards, "olmo-core", WITH_DATA)
+        emit(recipe, shards, "olmo-core", WITH_DATA, force=True)
+        assert not (shards / "streams.yaml").exists() and verify_olmo_core(shards).passed
+    emit(recipe, shards, "streaming", force=True)
+    assert not (shards / "olmo_core.yaml").exists()
 
 
 def test_again_leaves_files_alone_and_says_which_are_not_of_this_mixture(work: Path, emitted: Path) -> None:

@@ -6,12 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixplan.documents.loading import load
 from mixplan.documents.mds_index import INDEX, MdsCount, count_tokens
 from mixplan.documents.recipe import Recipe, RecipeSource
-from mixplan.documents.source_build import SOURCE, SourceBuild
+from mixplan.documents.source_build import SourceBuild
 from mixplan.errors import InputError
-from mixplan.recipes.fitting import check_source
+from mixplan.recipes.fitting import check_source, same_shards, source_build, tokenizer_clashes
 from mixplan.recipes.folders import is_url
 from mixplan.recipes.shards import check_shards
 
@@ -22,6 +21,8 @@ class Shards:
 
     folder: Path
     counted: MdsCount
+    build: SourceBuild | None
+    """source.json; empty where `build` did not write the folder."""
     index_sha256: str
     end_of_document_id: int | None
     """Empty where it is not known: `build` did not write the folder, and the recipe does not say it."""
@@ -70,6 +71,12 @@ def chosen_sources(recipe: Recipe, data_needed: bool) -> tuple[list[Chosen], lis
                 "written in another form: copy them and set `mds`, or leave --with-data out"
             )
         chosen.append(Chosen(source.name, source.choose, shards))
+    problems += same_shards(
+        {source.name: source.mds for source in recipe.sources if source.choose and source.mds}
+    )
+    problems += tokenizer_clashes(
+        {source.name: source.shards.build for source in chosen if source.shards is not None}
+    )
     if problems:
         raise InputError(problems)
     return chosen, notes
@@ -82,8 +89,7 @@ def _shards(
     if data_needed and (damaged := check_shards(folder, hashes=False).problems):
         raise InputError(damaged)
     notes = check_source(recipe, source, folder, counted)
-    end_of_document = recipe.tokenizer.end_of_document_id
-    if (folder / SOURCE).is_file():
-        end_of_document = load(folder / SOURCE, SourceBuild).end_of_document_id
+    built = source_build(folder)
+    end_of_document = recipe.tokenizer.end_of_document_id if built is None else built.end_of_document_id
     digest = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
-    return Shards(folder, counted, digest, end_of_document), notes
+    return Shards(folder, counted, built, digest, end_of_document), notes

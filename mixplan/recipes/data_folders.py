@@ -6,15 +6,18 @@ it can keep a folder, and `verify` whether the data are still those that were wr
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mixplan.errors import InputError
-from mixplan.recipes.folders import written_whole
+from mixplan.recipes.folders import locked, written_whole
 from mixplan.recipes.hashing import file_sha256
 from mixplan.recipes.written import Progress
 
@@ -31,6 +34,18 @@ def data_folder(folder: Path, source: str, content: dict[str, str | int | None])
     """
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     return folder / DATA / f"{source}-{digest}"
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left half written in DIR/data and DIR/PHASE/data, for whichever mixture.
+
+    What another process writes at this moment stays.
+    """
+    for data in (*folder.glob(DATA), *folder.glob(f"*/{DATA}")):
+        with locked(data):  # as `written_whole`, so that no folder is seen before its writer locks it
+            for leftover in data.glob(".*.partial-*"):
+                with suppress(OSError), locked(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def writing(folders: list[tuple[Path, Callable[[Path], None]]]) -> Callable[[Progress], list[Path]]:
@@ -98,11 +113,12 @@ def kept(folder: Path) -> list[str]:
     return list(_listed(folder))
 
 
-def damage(folder: Path) -> list[str]:
+def damage(folder: Path, hashes: bool = True) -> list[str]:
     """What is not as it was written in a data folder: files missing, of another size or of other content.
 
     Args:
         folder: DIR/data/NAME-DIGEST of any format.
+        hashes: read the files and compare digests, not only presence and size.
 
     Returns:
         A problem a file; empty when all is as held.json says.
@@ -118,7 +134,7 @@ def damage(folder: Path) -> list[str]:
             problems.append(f"{path} is missing")
         elif (size := path.stat().st_size) != wanted["bytes"]:
             problems.append(f"{path} has {size:,} bytes, not {wanted['bytes']:,}")
-        elif file_sha256(path) != wanted["sha256"]:
+        elif hashes and file_sha256(path) != wanted["sha256"]:
             problems.append(f"{path}: its content is not what was written")
     return problems
 

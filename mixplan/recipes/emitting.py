@@ -12,7 +12,8 @@ from mixplan.documents.loading import load
 from mixplan.documents.recipe import Recipe
 from mixplan.documents.suggest import did_you_mean
 from mixplan.errors import InputError, MixplanError, NoAnswer
-from mixplan.recipes.emitted_files import check_folder, write_texts
+from mixplan.recipes.data_folders import remove_unfinished
+from mixplan.recipes.emitted_files import check_folder, check_texts, mark, write_texts
 from mixplan.recipes.folders import is_url
 from mixplan.recipes.huggingface import huggingface
 from mixplan.recipes.llm_foundry import llm_foundry
@@ -33,6 +34,8 @@ FORMATS: dict[str, Format] = {
     "huggingface": huggingface,
     "weights": weights,
 }
+_WITH_DATA = ("olmo-core", "megatron", "nanotron", "huggingface")
+_ORDERED = ("streaming", "llm-foundry", "olmo-core")
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,16 @@ def emit(
         progress: called with a line now and then while data are written.
 
     Raises:
-        InputError: with every problem: unknown format, missing or unfit MDS folders, more epochs than
-            allowed, an output folder that holds something else. Nothing was written.
+        InputError: with every problem: unknown format, options that are not of this format, missing or unfit
+            MDS folders, more epochs than allowed, an output folder that holds something else: nothing was
+            written. Or writing data failed: the texts are as they were, and data folders that were finished
+            stay for the next time.
         NoAnswer: what was asked of the order cannot be had. Nothing was written.
     """
     if format not in FORMATS:
         near = did_you_mean(format, FORMATS)
         raise InputError(f"format {format!r} is not known{near}; use one of {', '.join(FORMATS)}")
+    _check_options(format, options)
     recipe = load(recipe_path, Recipe)
     recipe = _resolved(recipe, Path(recipe_path).resolve().parent)
     folder = Path(folder).absolute()
@@ -99,11 +105,16 @@ def emit(
     for name, written in parts.items():
         texts |= {os.path.join(name, file): text for file, text in written.texts.items()}
         notes += [f"{name}: {note}" if name else note for note in written.notes]
-    write_texts(folder, format, texts, force)
-    files = [folder / name for name in texts]
+    check_texts(folder, format, texts, force)
+    remove_unfinished(folder)
+    # Data before the texts that name them: a mixture without its data must not look like one.
+    data: list[Path] = []
     for written in parts.values():
         if written.data is not None:
-            files += written.data(progress)
+            mark(folder)
+            data += written.data(progress)
+    write_texts(folder, format, texts, force)
+    files = [*(folder / name for name in texts), *data]
     whole = parts.get("")
     if whole is not None:
         return Emitted(files, whole.fingerprint, notes, measured=whole.measured)
@@ -114,6 +125,32 @@ def emit(
         phases={name: written.fingerprint for name, written in parts.items()},
         measured={name: written.measured for name, written in parts.items() if written.measured},
     )
+
+
+def _check_options(format: str, options: Options) -> None:
+    """Refuse what this format has no use for; silently left out, it would be taken for done.
+
+    Raises:
+        InputError: with everything that does not apply.
+    """
+    problems = []
+    if options.with_data and format not in _WITH_DATA:
+        problems.append(
+            f"--with-data: format {format} has no data of its own; it goes with {', '.join(_WITH_DATA)}"
+        )
+    if order := options.of_the_order():
+        given = ", ".join(order)
+        if format not in _ORDERED:
+            problems.append(
+                f"{given}: format {format} leaves the order to its trainer; of use with {', '.join(_ORDERED)}"
+            )
+        elif options.with_data and format in _WITH_DATA:
+            problems.append(
+                f"{given}: with --with-data {format} draws an order of its own; of use without it, where the "
+                "shards are read"
+            )
+    if problems:
+        raise InputError(problems)
 
 
 def _one(recipe: Recipe, folder: Path, format: str, options: Options) -> Written:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
+from mixplan.documents.calibration_spec import Tokenizer
 from mixplan.documents.loading import load
 from mixplan.documents.mds_index import MdsCount
 from mixplan.documents.recipe import Recipe, RecipeSource
 from mixplan.documents.source_build import SOURCE, SourceBuild
 from mixplan.errors import InputError
+from mixplan.recipes.tokenizing import files_sha256
 
 # How far the amount of data may differ from what the recipe was computed for.
 TOKENS_TOLERANCE = 0.01
@@ -32,8 +35,8 @@ def check_source(recipe: Recipe, source: RecipeSource, folder: Path, counted: Md
         )
     else:
         problems += amount_problems(source, counted.samples, counted.sequence_length, str(folder))
-    if (folder / SOURCE).is_file():
-        built = load(folder / SOURCE, SourceBuild)
+    built = source_build(folder)
+    if built is not None:
         if built.tokenizer != recipe.tokenizer.kind and recipe.tokenizer.kind != "none":
             kind = recipe.tokenizer.kind
             problems.append(
@@ -44,6 +47,7 @@ def check_source(recipe: Recipe, source: RecipeSource, folder: Path, counted: Md
                 f"{folder} has tokens of a vocabulary of {built.vocab_size}, "
                 f"the recipe's is {recipe.vocab_size}"
             )
+        problems += _recipe_tokenizer(recipe.tokenizer, built, folder)
     if problems:
         raise InputError(problems)
     if abs(counted.tokens - source.tokens_available) >= counted.sequence_length:
@@ -52,6 +56,75 @@ def check_source(recipe: Recipe, source: RecipeSource, folder: Path, counted: Md
             f"{source.tokens_available:,.0f}; the realised epochs are {source.choose / counted.samples:.4g}"
         ]
     return []
+
+
+def source_build(folder: Path) -> SourceBuild | None:
+    """source.json; empty where `build` did not write the folder.
+
+    Raises:
+        InputError: it is broken.
+    """
+    return load(folder / SOURCE, SourceBuild) if (folder / SOURCE).is_file() else None
+
+
+def _recipe_tokenizer(tokenizer: Tokenizer, built: SourceBuild, folder: Path) -> list[str]:
+    """What the source's tokens mean, against the recipe's tokenizer; its files where they are here."""
+    here = None if tokenizer.path is None else files_sha256(Path(tokenizer.path))
+    if built.tokenizer_sha256 is not None and here is not None and built.tokenizer_sha256 != here:
+        return [
+            f"{folder} was built with another tokenizer than {tokenizer.path}: the SHA-256 over its files is "
+            f"{built.tokenizer_sha256[:12]}…, not {here[:12]}…; build the source with this tokenizer, or "
+            "give the recipe the other"
+        ]
+    end = tokenizer.end_of_document_id
+    if end is not None and built.end_of_document_id != end:
+        return [
+            f"{folder} ends documents with the token {built.end_of_document_id}, the recipe's tokenizer with "
+            f"{end}; build the source with the recipe's"
+        ]
+    return []
+
+
+def same_shards(places: Mapping[str, str]) -> list[str]:
+    """Sources that are the same data; by itself each would keep its cap on epochs, and together not.
+
+    Args:
+        places: folder or URL of every source, by its name.
+    """
+    readers: dict[str, list[str]] = {}
+    for name, place in places.items():
+        readers.setdefault(place, []).append(name)
+    return [
+        f"sources {', '.join(names)} read the same shards, {place}; merge them, or split the data"
+        for place, names in readers.items()
+        if len(names) > 1
+    ]
+
+
+def tokenizer_clashes(builds: Mapping[str, SourceBuild | None]) -> list[str]:
+    """Why sources cannot be in one mixture: their tokens mean different texts.
+
+    Args:
+        builds: of every source, by its name; those that `build` did not write are not compared.
+    """
+    tokenizers: dict[str, list[str]] = {}
+    ends: dict[str, list[str]] = {}
+    for name, built in builds.items():
+        if built is None:
+            continue
+        ends.setdefault(str(built.end_of_document_id), []).append(name)
+        if built.tokenizer != "none":  # tokens that were there already
+            sha256 = f" {built.tokenizer_sha256[:12]}…" if built.tokenizer_sha256 else ""
+            tokenizers.setdefault(f"{built.tokenizer}{sha256}", []).append(name)
+    problems = []
+    for what, found in (
+        ("were built with different tokenizers", tokenizers),
+        ("end documents with different tokens", ends),
+    ):
+        if len(found) > 1:
+            shown = "; ".join(f"{key} in {', '.join(names)}" for key, names in found.items())
+            problems.append(f"the sources {what}: {shown}; build them alike")
+    return problems
 
 
 def amount_problems(source: RecipeSource, samples: int, sequence_length: int, place: str) -> list[str]:

@@ -25,7 +25,7 @@ from mixplan.errors import InputError
 from mixplan.recipes.chosen import Chosen, Shards, chosen_sources
 from mixplan.recipes.data_folders import DATA, kept
 from mixplan.recipes.olmo_core_files import SourceFiles, content_digest, file_rows, write_files
-from mixplan.recipes.streams import RECIPE, STREAMS, streaming
+from mixplan.recipes.streams import RECIPE, streaming
 from mixplan.recipes.tokenizing import BYTES_END_OF_DOCUMENT
 from mixplan.recipes.written import Options, Progress, Written, commented_yaml
 from mixplan.units import byte_size
@@ -52,15 +52,9 @@ def olmo_core(recipe: Recipe, folder: Path, options: Options) -> Written:
         options: what was asked; `with_data` writes token files instead of a mixture over the shards.
 
     Raises:
-        InputError: with every problem of every source; the folder holds the other kind of mixture.
+        InputError: with every problem of every source.
     """
     adapter = {ADAPTER: Path(__file__).with_name(ADAPTER).read_text(encoding="utf-8")}
-    other = STREAMS if options.with_data else MARKER
-    if (folder / other).exists():
-        raise InputError(
-            f"{folder} holds a mixture of the other kind ({other}), and a trainer could take either: give "
-            "another folder with -o"
-        )
     if not options.with_data:
         streams = streaming(recipe, folder, options)
         note = "OLMo-core reads the MDS shards; --with-data writes token files of its own kind instead"
@@ -140,7 +134,6 @@ def _source_files(recipe: Recipe, folder: Path) -> tuple[list[SourceFiles], list
             )
             continue
         files.append(_files_of(recipe, source, shards, end, folder))
-    problems += _clashes(files)
     if problems:
         raise InputError(problems)
     return files, notes
@@ -162,24 +155,6 @@ def _files_of(recipe: Recipe, source: Chosen, shards: Shards, end: int, folder: 
         vocab_size=recipe.vocab_size,
         end_of_document_id=end,
     )
-
-
-def _clashes(files: list[SourceFiles]) -> list[str]:
-    """Sources that do not go together."""
-    ends: dict[int, list[str]] = {}
-    places: dict[Path, list[str]] = {}
-    for one in files:
-        ends.setdefault(one.end_of_document_id, []).append(one.source)
-        places.setdefault(one.shards, []).append(one.source)
-    problems = [
-        f"sources {', '.join(names)} read the same shards, {place}; merge them, or split the data"
-        for place, names in places.items()
-        if len(names) > 1
-    ]
-    if len(ends) > 1:
-        shown = "; ".join(f"{end} in {', '.join(names)}" for end, names in ends.items())
-        problems.append(f"the sources end documents with different tokens: {shown}; build them alike")
-    return problems
 
 
 def described_mixture(recipe: Recipe, files: list[SourceFiles]) -> OlmoCoreMixture:

@@ -7,8 +7,15 @@ from pathlib import Path
 
 from mixplan.documents.mixture import DatasetSettings, Mixture, StreamSettings
 from mixplan.documents.recipe import Recipe, RecipeSource
+from mixplan.documents.source_build import SourceBuild
 from mixplan.errors import InputError
-from mixplan.recipes.fitting import amount_problems, check_source
+from mixplan.recipes.fitting import (
+    amount_problems,
+    check_source,
+    same_shards,
+    source_build,
+    tokenizer_clashes,
+)
 from mixplan.recipes.folders import is_url
 from mixplan.recipes.indexes import NotReached, SourceIndex, local_index, remote_index
 from mixplan.recipes.ordering import ordered
@@ -19,6 +26,9 @@ STREAMS, RECIPE, LOADER = "streams.yaml", "recipe.yaml", "loader.py"
 # minutes at every start, and 256 samples are picked together instead.
 _PICK_SINGLY_UP_TO = 5_000_000
 _PICK_TOGETHER = 256
+# py1e shifts samples by up to half of a block, drawn from 0.75 to 1.25 of block_samples, within the run. So
+# from four times the run on every shift is bounded by the run alone.
+_LARGEST_BLOCK_RUNS = 4
 
 _HEADER = """Made by `mixplan emit`; loader.py loads it, `mixplan verify` checks it.
 `streams` are keyword arguments of streaming.Stream, `dataset` of streaming.StreamingDataset.
@@ -39,6 +49,12 @@ def streaming(recipe: Recipe, folder: Path, options: Options) -> Written:
     """
     options.check_order()
     found = _sources(recipe, folder)
+    largest = _LARGEST_BLOCK_RUNS * recipe.samples
+    if options.block_samples is not None and options.block_samples > largest:
+        found.notes.append(
+            f"--block-samples {options.block_samples:,}: {largest:,} is written; the run has "
+            f"{recipe.samples:,} samples, and larger blocks change nothing about its order"
+        )
     mixture = Mixture(
         name=recipe.name,
         fingerprint="",
@@ -48,7 +64,7 @@ def streaming(recipe: Recipe, folder: Path, options: Options) -> Written:
         column=next((index.counted.column for index in found.indexes.values()), "tokens"),
         dataset=DatasetSettings(
             shuffle_seed=recipe.shuffle_seed,
-            shuffle_block_size=options.block_samples or recipe.samples,
+            shuffle_block_size=min(options.block_samples or recipe.samples, largest),
             sampling_granularity=1 if recipe.samples <= _PICK_SINGLY_UP_TO else _PICK_TOGETHER,
         ),
         streams=found.streams,
@@ -75,6 +91,8 @@ class _Found:
     streams: dict[str, StreamSettings] = field(default_factory=dict)
     indexes: dict[str, SourceIndex] = field(default_factory=dict)
     """Of the streams whose index could be read."""
+    builds: dict[str, SourceBuild | None] = field(default_factory=dict)
+    """source.json of those in folders here."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -104,6 +122,7 @@ def _sources(recipe: Recipe, folder: Path) -> _Found:
 def _local(recipe: Recipe, source: RecipeSource, mds: str, folder: Path, found: _Found) -> None:
     index = local_index(Path(mds))
     found.notes += check_source(recipe, source, Path(mds), index.counted)
+    found.builds[source.name] = source_build(Path(mds))
     found.streams[source.name] = StreamSettings(local=mds, choose=source.choose)
     found.indexes[source.name] = index
 
@@ -134,14 +153,7 @@ def _remote(recipe: Recipe, source: RecipeSource, mds: str, folder: Path, found:
 
 def _shared(found: _Found) -> list[str]:
     """Sources that cannot be streams side by side."""
-    readers: dict[str, list[str]] = {}
-    for name, stream in found.streams.items():
-        readers.setdefault(stream.remote or stream.local, []).append(name)
-    problems = [
-        f"sources {', '.join(names)} read the same shards, {shards}; merge them, or split the data"
-        for shards, names in readers.items()
-        if len(names) > 1
-    ]
+    problems = same_shards({name: stream.remote or stream.local for name, stream in found.streams.items()})
     columns: dict[str, list[str]] = {}
     for name, index in found.indexes.items():
         columns.setdefault(index.counted.column, []).append(name)
@@ -150,4 +162,4 @@ def _shared(found: _Found) -> list[str]:
         problems.append(
             f"the sources keep their tokens in columns of different names: {shown}; build them alike"
         )
-    return problems
+    return problems + tokenizer_clashes(found.builds)

@@ -107,18 +107,25 @@ def _open_huggingface(folder: Path) -> Encoder:
             f"tokenizer: {folder} is loaded as {type(tokenizer).__name__}, which works in Python only; name "
             'a fast class in its tokenizer_config.json, e.g. "PreTrainedTokenizerFast"'
         )
-    digest = hashlib.sha256()
-    for name in _TOKENIZER_FILES:
-        if (folder / name).is_file():
-            digest.update(name.encode() + b"\0" + (folder / name).read_bytes())
     return Encoder(
         "huggingface",
         len(tokenizer),
         int(tokenizer.eos_token_id),
-        digest.hexdigest(),
+        files_sha256(folder),
         _HUGGINGFACE_BYTES_PER_TOKEN,
         backend.to_str(),
     )
+
+
+def files_sha256(folder: Path) -> str | None:
+    """SHA-256 over the files of a Hugging Face tokenizer; empty where the folder holds none."""
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    digest = hashlib.sha256()
+    for name in _TOKENIZER_FILES:
+        if (folder / name).is_file():
+            digest.update(name.encode() + b"\0" + (folder / name).read_bytes())
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=2)

@@ -12,6 +12,7 @@ from mixplan.recipes.written import Options, Written
 
 WEIGHTS, WEIGHTS_CSV = "weights.json", "weights.csv"
 _COLUMNS = ("share", "natural_share", "rate", "epochs", "tokens", "samples")
+_FIELDS = {"share", "natural_share", "rate", "epochs", "tokens", "choose", "max_epochs", "tokens_available"}
 
 
 def weights(recipe: Recipe, folder: Path, options: Options) -> Written:
@@ -21,12 +22,7 @@ def weights(recipe: Recipe, folder: Path, options: Options) -> Written:
 
 def _weights(recipe: Recipe) -> str:
     """weights.json: for trainers of every kind."""
-    sources = {
-        source.name: source.model_dump(
-            mode="json", include={"share", "natural_share", "rate", "epochs", "tokens", "choose"}
-        )
-        for source in recipe.sources
-    }
+    sources = {source.name: source.model_dump(mode="json", include=_FIELDS) for source in recipe.sources}
     head = {
         "schema_version": 1,
         "name": recipe.name,

@@ -13,6 +13,8 @@ from mixplan.documents.recipe import Recipe
 from mixplan.documents.syntax import dump_yaml
 from mixplan.errors import InputError
 
+_SIZE_DIGITS = 20
+
 Progress = Callable[[str], None]
 
 
@@ -30,6 +32,16 @@ class Options:
     """streaming: Streaming's num_canonical_nodes; empty: chosen."""
     with_data: bool = False
     """Other trainers' formats: also write the tokens in the form that they read."""
+
+    def of_the_order(self) -> list[str]:
+        """The options given that concern the order of the samples, as they are called."""
+        given = {
+            "--block-samples": self.block_samples,
+            "--cache-limit": self.cache_limit,
+            "--nodes": self.nodes,
+            "--canonical-nodes": self.canonical_nodes,
+        }
+        return [name for name, value in given.items() if value is not None]
 
     def check_order(self) -> None:
         """Raises InputError with all that is wrong with what concerns the order."""
@@ -93,6 +105,7 @@ def read_bytes_given(text: str | None) -> int | None:
     if text is None:
         return None
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(b|kb|mb|gb|tb)?\s*", text.lower())
-    if match is None:
+    # more digits than any disk has bytes, and more than a float holds
+    if match is None or len(match[1]) > _SIZE_DIGITS:
         raise InputError(f"{text!r} is no size; write e.g. 200gb, 1.5tb or a number of bytes")
     return int(float(match[1]) * 1024 ** ("b", "kb", "mb", "gb", "tb").index(match[2] or "b"))
