@@ -59,8 +59,9 @@ class Verified(_Read):
 
     passed: bool
     name: str
-    checked: Literal["weights", "plan", "reading"] = "reading"
-    """What the answer rests on: sums of a table of weights, the computed order, or every sample read."""
+    checked: Literal["weights", "files", "plan", "reading"] = "reading"
+    """What the answer rests on: sums of a table of weights, another trainer's weights and files, the computed
+    order, or every sample read."""
     samples_expected: Whole
     samples: Whole
     sources: list[VerifiedSource] = []

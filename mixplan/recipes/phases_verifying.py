@@ -15,6 +15,8 @@ from mixplan.recipes.fitting import cap_problems
 from mixplan.recipes.phases import PHASES, phase_recipes
 from mixplan.recipes.streams import RECIPE
 from mixplan.recipes.verified import Checked, Verification
+from mixplan.recipes.weights import WEIGHTS
+from mixplan.recipes.weights_verifying import read_weights
 
 One = Callable[[Path, Callable[[str], None]], Verification]
 """(folder of one phase, progress) → its verification."""
@@ -45,7 +47,7 @@ def verify_phases(folder: Path, one: One, progress: Callable[[str], None]) -> Ve
             broken += [f"{phase.folder}: {problem}" for problem in error.problems]
     if broken:
         raise InputError(broken)
-    problems = _not_the_recipes(listed, recipe, found)
+    problems = _not_the_recipes(folder, listed, recipe, found)
     sources = []
     for source in recipe.sources:
         parts = [read for phase in found.values() for read in phase.sources if read.name == source.name]
@@ -89,7 +91,7 @@ def _least(found: dict[str, Verification]) -> Checked:
     return min((phase.checked for phase in found.values()), key=get_args(Checked).index)
 
 
-def _not_the_recipes(listed: Phases, recipe: Recipe, found: dict[str, Verification]) -> list[str]:
+def _not_the_recipes(root: Path, listed: Phases, recipe: Recipe, found: dict[str, Verification]) -> list[str]:
     """Where phases.yaml, the phases' folders and the recipe are not of one run."""
     wanted = phase_recipes(recipe)
     folders = [phase.folder for phase in listed.phases]
@@ -111,7 +113,19 @@ def _not_the_recipes(listed: Phases, recipe: Recipe, found: dict[str, Verificati
                 f"{phase.folder}: it has {there.samples_expected:,} samples, {PHASES} says {phase.samples:,} "
                 f"and the recipe {wanted[phase.folder].samples:,}; emit again"
             )
+        elif there.checked in ("weights", "files"):  # these say nothing of single sources
+            problems += _other_weights(phase.folder, root / phase.folder, wanted[phase.folder])
     return problems
+
+
+def _other_weights(name: str, folder: Path, wanted: Recipe) -> list[str]:
+    weights = read_weights(folder).sources
+    return [
+        f"{name}: source {source.name!r}: {WEIGHTS} takes {there:,} samples, the recipe says "
+        f"{source.choose:,}; emit again"
+        for source in wanted.sources
+        if (there := weights[source.name].choose if source.name in weights else 0) != source.choose
+    ]
 
 
 def _total(source: RecipeSource, parts: list[SourceReading], samples: int) -> SourceReading:

@@ -145,6 +145,11 @@ def said(found: Verification) -> str:
     what = f"{found.samples:,} samples, as the recipe says"
     if found.checked == "weights":
         return "the weights add up; nothing that a trainer reads was looked at"
+    if found.checked == "files":
+        files = "the token files are those that were emitted"
+        if found.shards_hashed < found.shards_checked:
+            files = "the token files are there in full size, what is in them was not read"
+        return f"the weights are the recipe's and {files}; in which order the trainer reads was not looked at"
     if found.checked == "plan" and found.shards_hashed < found.shards_checked:
         return f"the plan is right: {what}; the shards are there in full size, what is in them was not read"
     return f"verified: {what}"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mixplan.recipes.comparing import SourceReading
 
-Checked = Literal["weights", "plan", "reading"]
+Checked = Literal["weights", "files", "plan", "reading"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Verification:
     """Why the answer is no; empty when it is yes."""
     warnings: list[str] = field(default_factory=list)
     checked: Checked = "reading"
-    """What the answer rests on: every sample read, the order alone, or the sums of a table of weights."""
+    """What the answer rests on: every sample read, the order alone, another trainer's weights and files, or
+    the sums of a table of weights."""
     ranks: int = 1
     workers: int = 0
     padding_samples: int = 0

@@ -11,6 +11,8 @@ from mixplan.documents.loading import load
 from mixplan.documents.mixture import Mixture
 from mixplan.documents.recipe import Recipe
 from mixplan.errors import InputError
+from mixplan.recipes.formats_settings import FORMATS_SETTINGS
+from mixplan.recipes.formats_verifying import with_formats
 from mixplan.recipes.mixture_verifying import How, verify_mixture
 from mixplan.recipes.olmo_core import MARKER
 from mixplan.recipes.phases import PHASES
@@ -58,18 +60,23 @@ def _verify_one(folder: Path, how: How, progress: Callable[[str], None]) -> Veri
         raise InputError(f"{folder}: no such folder; give the folder that `mixplan emit -o` wrote")
     if (folder / STREAMS).is_file():
         found = verify_mixture(*_documents(folder), how, progress)
-        return replace(found, warnings=found.warnings + _loader_warnings(folder))
-    if (folder / MARKER).is_file():
+        found = replace(found, warnings=found.warnings + _loader_warnings(folder))
+    elif (folder / MARKER).is_file():
         from mixplan.recipes.olmo_core_reading import verify_olmo_core
 
         how.allow_only(["--plan-only"], folder, "token files for OLMo-core")
-        return verify_olmo_core(folder, progress, hashes=not how.plan_only)
-    if (folder / WEIGHTS).is_file():
-        how.allow_only([], folder, "weights, and no data")
-        return verify_weights(folder)
-    raise InputError(
-        f"{folder} holds no {STREAMS}, {MARKER}, {PHASES} or {WEIGHTS}; `mixplan emit` writes them"
-    )
+        found = verify_olmo_core(folder, progress, hashes=not how.plan_only)
+    elif (folder / WEIGHTS).is_file():
+        if any((folder / name).is_file() for name in FORMATS_SETTINGS):
+            how.allow_only(["--plan-only"], folder, "the weights and token files of another trainer")
+        else:
+            how.allow_only([], folder, "weights, and no data")
+        found = verify_weights(folder)
+    else:
+        raise InputError(
+            f"{folder} holds no {STREAMS}, {MARKER}, {PHASES} or {WEIGHTS}; `mixplan emit` writes them"
+        )
+    return with_formats(found, folder, not how.plan_only, progress)
 
 
 def _documents(folder: Path) -> tuple[Mixture, Recipe]:

@@ -22,7 +22,9 @@ class _Weight(Part):
     choose: Whole
 
 
-class _Weights(Part):
+class Weights(Part):
+    """weights.json."""
+
     model_config = ConfigDict(extra="ignore")
 
     schema_version: Literal[1]
@@ -40,11 +42,7 @@ def verify_weights(folder: Path) -> Verification:
         InputError: weights.json is missing or broken.
     """
     path = folder / WEIGHTS
-    try:
-        given = _Weights.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        why = _first(error) if isinstance(error, ValidationError) else str(error)
-        raise InputError(f"{path}: not what `mixplan emit` writes ({why}); emit again") from None
+    given = read_weights(folder)
     return Verification(
         name=given.name,
         fingerprint="",
@@ -61,12 +59,26 @@ def verify_weights(folder: Path) -> Verification:
     )
 
 
+def read_weights(folder: Path) -> Weights:
+    """weights.json of a folder.
+
+    Raises:
+        InputError: it is missing or broken.
+    """
+    path = folder / WEIGHTS
+    try:
+        return Weights.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        why = _first(error) if isinstance(error, ValidationError) else str(error)
+        raise InputError(f"{path}: not what `mixplan emit` writes ({why}); emit again") from None
+
+
 def _first(error: ValidationError) -> str:
     first: Any = error.errors()[0]
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
-def _contradictions(given: _Weights) -> list[str]:
+def _contradictions(given: Weights) -> list[str]:
     problems = []
     chosen = sum(weight.choose for weight in given.sources.values())
     if chosen != given.samples:

@@ -12,6 +12,7 @@ from mixplan.report.plot import log_axis
 _TITLES = {
     "reading": "The emitted mixture, read back",
     "plan": "The emitted mixture, as its order was computed (not read)",
+    "files": "The emitted weights and token files (the order was not looked at)",
     "weights": "The emitted weights (no data was read)",
 }
 
@@ -134,6 +135,12 @@ def _difference(samples: int) -> str:
 def _finding(verified: Verified) -> str:
     if verified.checked == "weights":
         return "The weights " + ("add up." if verified.passed else "contradict themselves.")
+    if verified.checked == "files":
+        return (
+            "Weights and token files are as they were emitted."
+            if verified.passed
+            else f"Weights or token files are not right: {text.plural(len(verified.problems), 'problem')}."
+        )
     if not verified.sources:
         return f"The mixture could not be read: {text.plural(len(verified.problems), 'problem')}."
     off = [s for s in verified.sources if s.samples != s.samples_expected]
