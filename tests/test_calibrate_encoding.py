@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mixplan.calibrate.encoding import encoder_for
+from mixplan.calibrate.vocabulary import ordinary_ids, vocabulary
 from mixplan.documents.calibration_spec import Tokenizer
 from mixplan.errors import InputError
 
@@ -30,6 +31,21 @@ def test_a_tokenizer_that_pads_and_truncates_does_neither_here(tmp_path: Path) -
     fast.save(str(tmp_path / "tok" / "tokenizer.json"))
     encode = encoder_for(Tokenizer(kind="huggingface", path="tok"), tmp_path)
     assert encode is not None and encode("a b a b") == [1, 2, 1, 2]
+
+
+def test_ids_with_holes_are_all_in_the_vocabulary(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import models, pre_tokenizers
+
+    fast = Fast(models.WordLevel({"<eos>": 0, "a": 1, "b": 70_000}, unk_token="<eos>"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    (tmp_path / "tok").mkdir()
+    fast.save(str(tmp_path / "tok" / "tokenizer.json"))
+    tokenizer = Tokenizer(kind="huggingface", path="tok")
+    encode = encoder_for(tokenizer, tmp_path)
+    assert encode is not None and encode("a b") == [1, 70_000]
+    assert vocabulary(tokenizer, tmp_path).size == 70_001
+    assert ordinary_ids(tokenizer, tmp_path).tolist() == [1, 70_000]
 
 
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:

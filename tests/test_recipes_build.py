@@ -255,7 +255,9 @@ def test_tokenizer_problems(tmp_path: Path, tokenizer: Path) -> None:
     (tmp_path / "text" / "a.txt").write_text("cat")
     with pytest.raises(InputError, match="has 2 tokens, less than one sample of 16"):
         build(huggingface_plan(tmp_path, tokenizer))
-    with pytest.raises(InputError, match=r"5 tokens, more than vocab_size=4"):
+    with pytest.raises(
+        InputError, match=r"ids go up to 4, beyond vocab_size=4; set vocab_size to at least 5"
+    ):
         build(huggingface_plan(tmp_path, tokenizer, vocab_size=4))
     with pytest.raises(InputError, match=r"holds no tokenizer\.json"):
         build(huggingface_plan(tmp_path, tmp_path))

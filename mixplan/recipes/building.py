@@ -16,7 +16,7 @@ from mixplan.recipes.jobs import Job, Settings, plan_jobs, select, shard_format
 from mixplan.recipes.processes import Processes, cores
 from mixplan.recipes.room import no_room
 from mixplan.recipes.steps import Bar, Building, Progress, build_one, bytes_needed
-from mixplan.recipes.tokenizing import open_encoder
+from mixplan.recipes.tokenizing import check_vocabulary, open_encoder
 from mixplan.recipes.uploading import upload
 
 
@@ -65,11 +65,7 @@ def build(
     base = plan_path.resolve().parent
     sources = select(plan, list(names))
     encoder = open_encoder(plan.tokenizer, base)
-    if encoder.vocab_size > plan.vocabulary:
-        raise InputError(
-            f"{plan_path}: the tokenizer has {encoder.vocab_size} tokens, more than "
-            f"vocab_size={plan.vocabulary}; set vocab_size to at least {encoder.vocab_size}"
-        )
+    check_vocabulary(encoder, plan.vocabulary)
     form = shard_format(plan, settings)
     jobs = plan_jobs(plan, sources, base, encoder, settings.local)
     with Processes(workers or cores(), encoder) as processes:

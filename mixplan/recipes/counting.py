@@ -8,7 +8,7 @@ from pathlib import Path
 from mixplan.documents.plan import Plan
 from mixplan.recipes.pieces import Count, Piece, count_piece, is_text
 from mixplan.recipes.processes import Processes
-from mixplan.recipes.tokenizing import Encoder, open_encoder
+from mixplan.recipes.tokenizing import Encoder, check_vocabulary, open_encoder
 
 # Small files go to a process together, or most of the time goes into sending them.
 _AT_ONCE_BYTES = 2 << 20
@@ -29,7 +29,8 @@ def count_pieces(
         progress: told how far it is.
 
     Raises:
-        InputError: the tokenizer cannot be opened, or a process was ended from outside.
+        InputError: the tokenizer cannot be opened, vocab_size is too small for it, or a process was ended
+            from outside.
     """
     total = sum(piece.stored_bytes for piece in pieces)
     counts = [Count()] * len(pieces)
@@ -38,6 +39,7 @@ def count_pieces(
     if not pieces:
         return counts
     encoder = open_encoder(plan.tokenizer, base)
+    check_vocabulary(encoder, plan.vocabulary)
     batches = list(grouped(pieces, _AT_ONCE_BYTES))
     work = [([pieces[at] for at in batch], plan.vocabulary) for batch in batches]
     size = sum(piece.stored_bytes for piece in pieces if is_text(piece) or piece.tokens is None)

@@ -100,7 +100,7 @@ def read_piece(piece: Piece, encoder: Encoder, vocabulary: int, seen: Seen) -> I
     Args:
         piece: the piece.
         encoder: the plan's tokenizer; of tokens only its end of document is used.
-        vocabulary: how many tokens there are; others are refused.
+        vocabulary: highest id + 1; ids beyond it are refused, and in text those beyond the tokenizer's.
         seen: counts what goes by.
 
     Yields:
@@ -109,14 +109,19 @@ def read_piece(piece: Piece, encoder: Encoder, vocabulary: int, seen: Seen) -> I
     Raises:
         InputError: it cannot be read as the piece says, or holds ids that are no tokens.
     """
-    if is_text(piece):
-        yield from encoder.encode(_documents(piece, seen))
-        return
-    for array in _token_arrays(piece, encoder.end_of_document_id, seen):
-        if array.size and not 0 <= int(array.min()) <= int(array.max()) < vocabulary:
+    text = is_text(piece)
+    arrays = (
+        encoder.encode(_documents(piece, seen))
+        if text
+        else _token_arrays(piece, encoder.end_of_document_id, seen)
+    )
+    limit = min(vocabulary, encoder.vocab_size) if text else vocabulary
+    for array in arrays:  # what is written in a narrower integer type afterwards would become other ids
+        if array.size and not 0 <= int(array.min()) <= int(array.max()) < limit:
+            holds = "becomes" if text else "holds"
             raise InputError(
-                f"{piece.path}: holds the ids {array.min():,} … {array.max():,}, but the vocabulary has "
-                f"{vocabulary:,} tokens; correct tokenizer and vocab_size, or leave the file out"
+                f"{piece.path}: {holds} the ids {array.min():,} … {array.max():,}, but the vocabulary has "
+                f"{limit:,} tokens; correct tokenizer and vocab_size, or leave the file out"
             )
         yield array
 

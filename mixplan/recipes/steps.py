@@ -85,7 +85,7 @@ def build_one(building: Building, job: Job) -> tuple[SourceBuild, list[str], dic
                 "text_bytes": whole.text_bytes if text else None,
                 "input_sha256": input_sha256(zip(hashes, sizes, strict=True)),
                 "dropped_tokens": tokens % length,
-                "vocab_size": building.encoder.vocab_size if text else building.plan.vocabulary,
+                "vocab_size": building.plan.vocabulary,
                 **description(building, job),
             }
         )
@@ -107,7 +107,9 @@ def description(building: Building, job: Job) -> dict[str, object]:
     data = job.source.data
     form = job.input.form if job.input.key == "data" else "raw"
     column = data.column if data is not None and form in ("jsonl", "parquet", "dataset") else None
+    text = any(is_text(piece) for piece in job.input.pieces)
     return {
+        **({"vocab_size": building.encoder.vocab_size} if text else {}),
         "sequence_length": building.plan.sequence_length,
         "input_form": {"raw": "text", "text": "data: text"}.get(form, form),
         "input_column": data.dtype if data is not None and form == "npy" else column,

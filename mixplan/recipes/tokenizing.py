@@ -35,6 +35,7 @@ class Encoder:
 
     kind: str
     vocab_size: int
+    """Highest token id + 1: ids may have holes, so this may be more than there are tokens."""
     end_of_document_id: int
     sha256: str | None = None
     bytes_per_token: int = 1
@@ -70,6 +71,19 @@ def open_encoder(tokenizer: Tokenizer, base: Path) -> Encoder:
         assert tokenizer.vocab_size is not None and tokenizer.end_of_document_id is not None
         return Encoder("none", tokenizer.vocab_size, tokenizer.end_of_document_id)
     return _open_huggingface(base / Path(str(tokenizer.path)).expanduser())
+
+
+def check_vocabulary(encoder: Encoder, vocabulary: int) -> None:
+    """Refuse a plan's vocabulary that some of the tokenizer's ids are not in.
+
+    Raises:
+        InputError: it is too small.
+    """
+    if encoder.vocab_size > vocabulary:
+        raise InputError(
+            f"the tokenizer's ids go up to {encoder.vocab_size - 1:,}, beyond vocab_size={vocabulary}; set "
+            f"vocab_size to at least {encoder.vocab_size}"
+        )
 
 
 def _encode_bytes(documents: Documents) -> Iterator[np.ndarray]:
@@ -109,7 +123,7 @@ def _open_huggingface(folder: Path) -> Encoder:
         )
     return Encoder(
         "huggingface",
-        len(tokenizer),
+        1 + max(int(tokenizer.eos_token_id), *tokenizer.get_vocab().values()),
         int(tokenizer.eos_token_id),
         files_sha256(folder),
         _HUGGINGFACE_BYTES_PER_TOKEN,
