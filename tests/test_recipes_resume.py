@@ -107,6 +107,27 @@ def test_only_what_changed_starts_over(tmp_path: Path, monkeypatch: pytest.Monke
     assert contents(same.folder) == contents(built.folder)
 
 
+def test_another_file_of_the_same_size_and_time_starts_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As copies and archives put it in place."""
+    plan = prepared(tmp_path)
+    assert killed_at(8, plan, monkeypatch)
+    file = tmp_path / "text" / "web" / "0.txt"
+    before = file.stat()
+    replacement = tmp_path / "replacement"
+    replacement.write_bytes(file.read_bytes()[::-1])
+    os.utime(replacement, ns=(before.st_atime_ns, before.st_mtime_ns))
+    replacement.rename(file)
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    (built,) = build(plan)
+    fresh = tmp_path / "fresh"
+    (fresh / "text").mkdir(parents=True)
+    (fresh / "text" / "web").symlink_to(tmp_path / "text" / "web")
+    (same,) = build(write_plan(fresh, {"web": {"text": ["text/web/*"], "mds": "mds/web"}}))
+    assert contents(same.folder) == contents(built.folder)
+
+
 def test_what_build_writes_is_never_its_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_text(tmp_path, 200, documents=5)
     plan = write_plan(tmp_path, {"web": {"text": ["."], "mds": "mds/web"}})

@@ -1,7 +1,7 @@
 """Tokens of a source, batch by batch, in files beside its folder: what an interrupted build continues from.
 
 A batch is some neighbouring pieces. Its file is named by all that decides what is in it: how tokens are made,
-the pieces, and size and time of change of the files they are in.
+the pieces, and size, times of change and inode of the files they are in.
 
 Shape legend: a spill file is an array [n] of token ids of the narrowest integer type.
 """
@@ -27,8 +27,12 @@ from mixplan.recipes.tokenizing import Encoder
 BATCH_BYTES = 1 << 23
 # Part of the name of every spill: to be raised when other tokens are made of the same input.
 _VERSION = 1
-Stamps = Mapping[Path, tuple[int, int]]
-"""Bytes and time of change (ns) of every input file."""
+Stamp = tuple[int, int, int, int]
+"""Bytes, time of the last change (ns), of the last change of name, owner, time, … (ns), and inode of a file.
+
+The last two tell a file that was put in another's place with its size and time, as copies and archives do."""
+Stamps = Mapping[Path, Stamp]
+"""Of every input file."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,12 @@ class Spilled:
     problems: tuple[str, ...] = ()
 
 
-def stamps(files: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    """Bytes and time of change (ns) of every file."""
+def stamps(files: Sequence[Path]) -> dict[Path, Stamp]:
+    """By what a file is known not to have changed."""
     found = {}
     for path in files:
         state = path.stat()
-        found[path] = (state.st_size, state.st_mtime_ns)
+        found[path] = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
     return found
 
 
