@@ -88,13 +88,69 @@ def test_a_dataset_that_a_name_leads_to(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "a.jsonl").rename(tmp_path / "named" / "train.jsonl")
     assert built(tmp_path, data)[1] == whole(TOKENS)
 
-    def unreachable(*_: Any, **__: Any) -> None:
-        raise ConnectionError("Couldn't reach 'team/corpus' on the Hub (LocalEntryNotFoundError)")
 
-    monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    plan = write_plan(tmp_path, {"web": {"data": {**data, "paths": ["team/corpus"]}, "mds": "mds/b"}})
+@pytest.fixture
+def requests_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names that were asked for in a network that does not answer; repeating a request is a failure."""
+    import datasets
+    import huggingface_hub
+    from huggingface_hub.utils import _http
+
+    asked: list[str] = []
+
+    def unreachable(_: Any, name: str, **__: Any) -> None:
+        asked.append(name)
+        raise ConnectionError("no route")
+
+    def repeated(*_: Any, **__: Any) -> None:
+        pytest.fail("a request that is repeated for half a minute")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(huggingface_hub.HfApi, "hf_hub_download", repeated)
+    monkeypatch.setattr(_http, "http_backoff", repeated)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return asked
+
+
+def dataset_plan(folder: Path, entry: str, **more: Any) -> Path:
+    data = {"format": "dataset", "paths": [entry]}
+    return write_plan(folder, {"web": {"data": data, "mds": "mds/web"}, **more})
+
+
+@pytest.mark.parametrize("command", [build, scan])
+def test_a_dataset_that_nobody_has(tmp_path: Path, requests_made: list[str], command: Any) -> None:
+    import datasets
+
+    for entry in ("./saved", "data/of/mine", str(tmp_path / "saved"), "../saved", "team/"):
+        with pytest.raises(InputError, match=r"cannot be opened: there is no such folder \(.*no dataset is"):
+            command(dataset_plan(tmp_path, entry))
+    assert requests_made == []
     with pytest.raises(InputError, match=r"'team/corpus' cannot be opened.*ConnectionError.*needs network"):
-        build(plan)
+        command(dataset_plan(tmp_path, "team/corpus"))
+    assert requests_made == ["team/corpus"] and not datasets.config.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("command", [build, scan])
+def test_what_is_wrong_here_is_told_before_datasets_are_fetched(
+    tmp_path: Path, requests_made: list[str], command: Any
+) -> None:
+    plan = dataset_plan(tmp_path, "team/corpus", code={"text": ["gone"], "mds": "mds/code"})
+    with pytest.raises(InputError, match=r"source 'code'.*no such file or folder") as caught:
+        command(plan)
+    assert len(caught.value.problems) == 1 and requests_made == []
+
+
+def test_sources_keep_the_plans_order_whatever_is_looked_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_rows(tmp_path, "dataset")
+    rest = {"data": {**write_rows(tmp_path, "jsonl")}, "mds": "mds/rest"}
+    plan = write_plan(
+        tmp_path, {"web": {"data": data, "mds": "mds/web"}, "rest": rest}, sequence_length=LENGTH
+    )
+    monkeypatch.setattr(locating, "is_fetched", lambda entry, base: True)
+    assert [one.name for one in scan(plan, workers=1).sources] == ["web", "rest"]
+    assert [one.build.name for one in build(plan, workers=1)] == ["web", "rest"]
 
 
 def test_a_dataset_that_is_named_twice_is_read_once(tmp_path: Path) -> None:

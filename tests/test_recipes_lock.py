@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
 from recipes_making import LENGTH, write_plan, write_text
 
 from mixplan.documents import load
+from mixplan.documents.calibration_spec import Tokenizer
 from mixplan.documents.sources_lock import SourcesLock
+from mixplan.errors import InputError
+from mixplan.recipes.bookkeeping import other_tokenizers
 from mixplan.recipes.building import build
+from mixplan.recipes.tokenizing import open_encoder
+
+BYTES = open_encoder(Tokenizer(), Path())
 
 
 def lock(folder: Path) -> SourcesLock:
@@ -81,3 +91,29 @@ def test_the_same_content_in_two_sources_is_told(tmp_path: Path) -> None:
     shared = lock(tmp_path).files[digest(tmp_path / "web" / "1.txt")]
     assert shared.paths == ["rare/copy.md", "web/1.txt"]
     assert len(lock(tmp_path).files) == 6
+
+
+def test_one_mixture_has_one_tokenizer(tmp_path: Path) -> None:
+    """What is built already must have the plan's, also when other sources are built alone."""
+    sources = {}
+    for name in ("web", "code"):
+        np.save(tmp_path / f"{name}.npy", np.arange(2, 60) % 9)
+        data = {"format": "npy", "paths": [f"{name}.npy"]}
+        sources[name] = {"data": data, "mds": f"mds/{name}"}
+    none = {"kind": "none", "vocab_size": 300, "end_of_document_id": 1}
+    build(write_plan(tmp_path, sources, tokenizer=none), ["web"])
+    other = {"tokenizer": {**none, "end_of_document_id": 0}}
+    with pytest.raises(InputError, match=r"'web' was built with another.*end_of_document_id is 1, not 0"):
+        build(write_plan(tmp_path, sources, **other), ["code"])
+    with pytest.raises(InputError, match=r"'web' was built with another.*tokenizer is none, not bytes"):
+        build(write_plan(tmp_path, sources, vocab_size=300), ["code"])
+    assert not (tmp_path / "mds" / "code").exists()
+    build(write_plan(tmp_path, sources, tokenizer=none), ["code"])
+    shutil.rmtree(tmp_path / "mds")  # to be built anew, one after another
+    build(write_plan(tmp_path, sources, **other), ["code"])
+    entry = lock(tmp_path).sources["web"]
+    (tmp_path / "mds" / "web").mkdir()
+    (problem,) = other_tokenizers(
+        tmp_path, {"web": ("mds/web", tmp_path / "mds" / "web")}, replace(BYTES, kind="huggingface")
+    )
+    assert f"tokenizer is {entry.tokenizer}, not huggingface" in problem, "as sources.lock has it"

@@ -1,4 +1,4 @@
-"""The entry of a built source in sources.lock; those of others stay."""
+"""The entry of a built source in sources.lock; those of others stay, and must go with it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 
 from mixplan.documents.loading import load, save
 from mixplan.documents.mds_index import INDEX
-from mixplan.documents.source_build import SourceBuild
+from mixplan.documents.source_build import SOURCE, SourceBuild
 from mixplan.documents.sources_lock import SOURCES_LOCK, LockedFile, LockedInput, LockedSource, SourcesLock
-from mixplan.recipes.folders import locked
+from mixplan.recipes.folders import is_url, locked
 from mixplan.recipes.pieces import Count
+from mixplan.recipes.tokenizing import Encoder
 
 _HEADER = """Made by `mixplan build`: the files that every source was built from, and what came of them.
 Keep it with the plan."""
@@ -71,6 +72,44 @@ def book(
         if new != lock:
             save(new, path, _HEADER)
     return _warnings(new, build.name)
+
+
+def other_tokenizers(base: Path, others: Mapping[str, tuple[str, Path]], encoder: Encoder) -> list[str]:
+    """A problem for every source that is built already, with another tokenizer: their ids mean other text.
+
+    Args:
+        base: folder of the plan.
+        others: the plan's sources that are not to be built now: `mds` as the plan gives it, and the folder
+            that it is built in.
+        encoder: the plan's tokenizer.
+
+    Raises:
+        InputError: sources.lock or a source.json cannot be read.
+    """
+    path = base / SOURCES_LOCK
+    booked = load(path, SourcesLock).sources if path.is_file() else {}
+    problems = []
+    for name, (mds, folder) in others.items():
+        there: dict[str, object] = {}
+        if (folder / SOURCE).is_file():
+            there = load(folder / SOURCE, SourceBuild).model_dump()
+        elif name in booked and booked[name].mds == mds and (is_url(mds) or folder.is_dir()):
+            there = booked[name].model_dump()
+        wanted = {
+            "tokenizer": encoder.kind,
+            "tokenizer_sha256": encoder.sha256,
+            "end_of_document_id": encoder.end_of_document_id,
+        }
+        differ = [
+            f"{key} is {there[key]}, not {one}" for key, one in wanted.items() if there.get(key, one) != one
+        ]
+        if differ:
+            problems.append(
+                f"source {name!r} was built with another tokenizer than the plan's ({', '.join(differ)}); a "
+                f"mixture cannot have both: build it anew ({folder} must go, or its `mds` be another), or go "
+                "back to its tokenizer"
+            )
+    return problems
 
 
 def _files(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from mixplan.recipes.parquet import column_kind
 
 _ROWS_AT_ONCE = 1024
 _SAVED = ("state.json", "dataset_dict.json")
+# What a dataset may be called; anything else can only be a folder.
+_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
+_REACHED_WITHIN_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ def arrow_files(
     return found
 
 
+def is_fetched(entry: str, base: Path) -> bool:
+    """Whether an entry is looked for by name, in the network or in the cache: no such folder is here."""
+    return not (base / Path(entry).expanduser()).is_dir() and _NAME.fullmatch(entry) is not None
+
+
 def arrow_rows(path: Path, column: str, start: int, stop: int) -> Iterator[Any]:
     """Arrow arrays of the rows `start` … `stop` − 1 of a column, some rows at a time.
 
@@ -91,16 +100,24 @@ def _stream(path: Path) -> Iterator[Any]:
 
 
 def _opened(entry: str, subset: str | None, split: str | None, base: Path) -> Any:
+    place = base / Path(entry).expanduser()
+    if not place.is_dir() and not is_fetched(entry, base):
+        raise InputError(
+            f"dataset {entry!r} cannot be opened: there is no such folder ({place}), and no dataset is "
+            "called so, as names are NAME or OWNER/NAME; name a folder that `save_to_disk` wrote"
+        )
     import datasets
 
-    place = base / Path(entry).expanduser()
     shown = datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         if place.is_dir() and any((place / name).is_file() for name in _SAVED):
             data: Any = datasets.load_from_disk(str(place))
+        elif place.is_dir():
+            data = datasets.load_dataset(str(place), subset, split=split)
         else:
-            data = datasets.load_dataset(str(place) if place.is_dir() else entry, subset, split=split)
+            with _without_waiting(entry):
+                data = datasets.load_dataset(entry, subset, split=split)
     except Exception as error:  # of requests, huggingface_hub and datasets, and of each builder
         said = " ".join(str(error).split())
         raise InputError(
@@ -128,3 +145,28 @@ def _opened(entry: str, subset: str | None, split: str | None, base: Path) -> An
             + "; say which with data.split"
         )
     return data[split]
+
+
+@contextmanager
+def _without_waiting(entry: str) -> Iterator[None]:
+    """Where the network does not answer only the cache is asked: `datasets` would try for half a minute."""
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import logging
+
+    offline, level = datasets.config.HF_HUB_OFFLINE, logging.get_verbosity()
+    try:
+        HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(entry, timeout=_REACHED_WITHIN_SECONDS)
+        answered = True
+    except HfHubHTTPError as error:  # "no such dataset" is an answer, which `datasets` puts into words
+        answered = error.response is not None and error.response.status_code < 500
+    except Exception:  # of requests or httpx, by the version
+        answered = False
+    try:
+        logging.set_verbosity_error()  # no line for every request that is repeated
+        datasets.config.HF_HUB_OFFLINE = offline or not answered
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
+        logging.set_verbosity(level)

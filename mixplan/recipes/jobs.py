@@ -10,10 +10,11 @@ import numpy as np
 from mixplan.documents.plan import Plan, PlanSource
 from mixplan.documents.suggest import did_you_mean
 from mixplan.errors import InputError
+from mixplan.recipes.bookkeeping import other_tokenizers
 from mixplan.recipes.compressing import check_compression
 from mixplan.recipes.folders import LOCAL, is_url
 from mixplan.recipes.hashing import check_hashes
-from mixplan.recipes.locating import Located, locate_input
+from mixplan.recipes.locating import Located, is_remote_dataset, locate_input
 from mixplan.recipes.mds_shards import SHARD_BYTES_LIMIT, ShardFormat
 from mixplan.recipes.tokenizing import Encoder
 from mixplan.recipes.uploading import check_remote
@@ -135,7 +136,12 @@ def plan_jobs(
         for s in plan.sources
         if s.mds
     }
-    for source in sources:
+    names = [source.name for source in sources]
+    others = {s.name: (s.mds, places[s.name]) for s in plan.sources if s.mds and s.name not in names}
+    problems += other_tokenizers(base, others, encoder)
+    for source in sorted(sources, key=lambda one: is_remote_dataset(one, base)):
+        if problems and is_remote_dataset(source, base):
+            break  # what is wrong here is told before anything is fetched
         name = f"source {source.name!r}"
         if source.mds is None:
             what = "data" if source.data is not None else "text"
@@ -167,7 +173,7 @@ def plan_jobs(
         jobs.append(Job(source, folder, remote, found, files))
     if problems:
         raise InputError(problems)
-    return jobs
+    return sorted(jobs, key=lambda job: names.index(job.source.name))
 
 
 def least_tokens(job: Job, encoder: Encoder) -> int:

@@ -13,7 +13,7 @@ from mixplan.documents.plan_parts import PlanData, PlanSource
 from mixplan.documents.sources_lock import SOURCES_LOCK
 from mixplan.errors import InputError
 from mixplan.recipes.folders import LOCAL, is_url, work_folder
-from mixplan.recipes.hf_datasets import arrow_files
+from mixplan.recipes.hf_datasets import arrow_files, is_fetched
 from mixplan.recipes.mds_folders import MdsTotal, folders_in, named_folders, shard_files, total
 from mixplan.recipes.opened import COMPRESSED
 from mixplan.recipes.parquet import column_of
@@ -47,6 +47,12 @@ class Located:
     pieces: list[Piece] = field(default_factory=list)
     """What has to be read."""
     notes: list[str] = field(default_factory=list)
+
+
+def is_remote_dataset(source: PlanSource, base: Path) -> bool:
+    """Whether `data` names a dataset that has to be fetched; to be located last, as that may take long."""
+    data = source.data
+    return data is not None and data.format == "dataset" and any(is_fetched(one, base) for one in data.paths)
 
 
 def locate(source: PlanSource, plan: Plan, base: Path) -> Located:

@@ -13,7 +13,7 @@ from mixplan.errors import InputError
 from mixplan.recipes.counting import Progress, count_pieces
 from mixplan.recipes.fitting import TOKENS_TOLERANCE
 from mixplan.recipes.jobs import too_short
-from mixplan.recipes.locating import Located, locate, shortened
+from mixplan.recipes.locating import Located, is_remote_dataset, locate, shortened
 from mixplan.recipes.pieces import Count
 from mixplan.recipes.processes import cores
 
@@ -95,14 +95,17 @@ def scan(plan_path: Path, workers: int | None = None, progress: Progress = lambd
     plan = load(plan_path, Plan)
     base = plan_path.resolve().parent
     problems: list[str] = []
-    located: list[Located] = []
-    for source in plan.sources:
+    places: dict[str, Located] = {}
+    for source in sorted(plan.sources, key=lambda one: is_remote_dataset(one, base)):
+        if problems and is_remote_dataset(source, base):
+            break  # what is wrong here is told before anything is fetched
         try:
-            located.append(locate(source, plan, base))
+            places[source.name] = locate(source, plan, base)
         except InputError as error:
             problems += [f"source {source.name!r}: {problem}" for problem in error.problems]
     if problems:
         raise InputError(problems)
+    located = [places[source.name] for source in plan.sources]
     pieces = [piece for one in located for piece in one.pieces]
     counts = iter(count_pieces(pieces, plan, base, workers or cores(), progress))
     sources: list[SourceScan] = []
