@@ -8,6 +8,8 @@ CONSTRAINTS ?= -c constraints-cpu.txt
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+# Tests side by side: a file a process, a process a core, one thread each.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 8 ? 8 : n)))
 
 .PHONY: install quickstart test lint bench browser slurm clean
 
@@ -24,7 +26,7 @@ quickstart: install
 	$(BIN)/python examples/quickstart/run.py quickstart
 
 test: browser slurm install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
