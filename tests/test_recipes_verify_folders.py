@@ -160,6 +160,10 @@ def test_weights_are_added_up(small: Path) -> None:
     path.write_text(json.dumps(given))
     problems = verify(small / "weights").problems
     assert len(problems) == 3 and "`choose` sums to 181 over the sources, but samples is 180" in problems[0]
+    given["sources"]["s40"] |= {"choose": 30, "max_epochs": 0.7}
+    path.write_text(json.dumps(given))
+    (problem,) = verify(small / "weights").problems
+    assert "choose=30 is 0.75 epochs of its 40 samples, more than max_epochs=0.7 allows" in problem
     path.write_text(json.dumps({"sources": 3}))
     with pytest.raises(InputError, match="not what `mixplan emit` writes"):
         verify(small / "weights")

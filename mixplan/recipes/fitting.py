@@ -140,9 +140,14 @@ def amount_problems(source: RecipeSource, samples: int, sequence_length: int, pl
     return problems
 
 
+def most_samples(max_epochs: float, samples: int) -> int:
+    """How many may be chosen of so many samples; one is for `choose` being rounded to whole samples."""
+    return math.floor(max_epochs * samples) + 1
+
+
 def cap_problems(source: RecipeSource, samples: int, place: str) -> list[str]:
     """Whether the recipe takes the `samples` samples at `place` more often than it says that it may."""
-    most = math.floor(source.max_epochs * samples) + 1  # `choose` is rounded to whole samples
+    most = most_samples(source.max_epochs, samples)
     if source.choose <= most:
         return []
     return [

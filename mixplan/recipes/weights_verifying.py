@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, ValidationError
 
-from mixplan.documents.base import Count, Fraction, Part, Whole
+from mixplan.documents.base import Count, Fraction, Part, Positive, Whole
 from mixplan.errors import InputError
+from mixplan.recipes.fitting import most_samples
 from mixplan.recipes.verified import Verification
 from mixplan.recipes.weights import WEIGHTS
 
@@ -20,6 +21,9 @@ class _Weight(Part):
     share: Fraction
     tokens: Whole
     choose: Whole
+    max_epochs: Positive | None = None
+    """Empty in files of versions that did not write it, as the next."""
+    tokens_available: Positive | None = None
 
 
 class Weights(Part):
@@ -96,4 +100,12 @@ def _contradictions(given: Weights) -> list[str]:
                 f"source {name!r}: share {weight.share:g} is not choose ÷ samples = "
                 f"{weight.choose / given.samples:g}"
             )
+        if weight.max_epochs is not None and weight.tokens_available is not None:
+            available = max(round(weight.tokens_available / given.sequence_length), 1)
+            most = most_samples(weight.max_epochs, available)
+            if weight.choose > most:
+                problems.append(
+                    f"source {name!r}: choose={weight.choose:,} is {weight.choose / available:.3g} epochs of "
+                    f"its {available:,} samples, more than max_epochs={weight.max_epochs:g} allows"
+                )
     return problems
