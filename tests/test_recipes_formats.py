@@ -266,5 +266,7 @@ def test_weights_as_a_table(built: Path, tmp_path: Path) -> None:
         for row in csv.DictReader(file):
             wanted = known.pop(row.pop("source"))
             wanted["samples"] = wanted.pop("choose")
+            available = wanted.pop("tokens_available")
+            assert wanted.pop("max_epochs") == 100 and wanted["tokens"] / available == wanted["epochs"]
             assert {key: float(value) for key, value in row.items()} == wanted
     assert not known
