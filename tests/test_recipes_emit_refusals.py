@@ -53,7 +53,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("format", [name for name in FORMATS if name != "weights"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_sources_of_different_tokenizers_are_no_mixture(work: Path, format: str) -> None:
     set_built(work, "web", tokenizer="huggingface", tokenizer_sha256="a" * 64)
     set_built(work, "rare", tokenizer="huggingface", tokenizer_sha256="b" * 64)
@@ -67,6 +67,18 @@ def test_sources_of_different_tokenizers_are_no_mixture(work: Path, format: str)
         emit(recipe, work / "out", format)
     set_built(work, "rare", end_of_document_id=256)
     emit(recipe, work / "out", format)
+
+
+def test_phases_of_different_tokenizers_are_no_mixture(work: Path) -> None:
+    set_built(work, "rare", end_of_document_id=0)
+    phases = [
+        {"name": "stable", "samples": 12, "choose": {"web": 12}},
+        {"name": "anneal", "samples": 25, "choose": {"rare": 25}},
+    ]
+    for format in ("weights", "streaming", "megatron"):
+        with pytest.raises(InputError, match="end documents with different tokens: 256 in web; 0 in rare"):
+            emit(write_recipe(work, CHOOSE, phases=phases), work / "out", format)
+    assert not (work / "out").exists()
 
 
 @pytest.mark.parametrize("format", ["streaming", "megatron"])
@@ -94,7 +106,7 @@ def test_sources_that_are_the_same_shards_are_no_mixture(work: Path) -> None:
     data = recipe_data(work, CHOOSE)
     data["sources"][1].update(mds="mds/web", tokens_available=30.0 * LENGTH)
     (work / "recipe.yaml").write_text(yaml.safe_dump(data))
-    for format in ("streaming", "megatron", "nanotron", "huggingface"):
+    for format in FORMATS:
         with pytest.raises(InputError, match="sources web, rare read the same shards"):
             emit(work / "recipe.yaml", work / "out", format)
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from mixplan.documents.mds_index import INDEX, MdsCount, count_tokens
 from mixplan.documents.recipe import Recipe, RecipeSource
-from mixplan.documents.source_build import SourceBuild
 from mixplan.errors import InputError
-from mixplan.recipes.fitting import check_source, same_shards, source_build, tokenizer_clashes
+from mixplan.recipes.fitting import check_source, source_build, together_problems
 from mixplan.recipes.folders import is_url
 from mixplan.recipes.shards import check_shards
 
@@ -21,8 +20,6 @@ class Shards:
 
     folder: Path
     counted: MdsCount
-    build: SourceBuild | None
-    """source.json; empty where `build` did not write the folder."""
     index_sha256: str
     end_of_document_id: int | None
     """Empty where it is not known: `build` did not write the folder, and the recipe does not say it."""
@@ -71,12 +68,7 @@ def chosen_sources(recipe: Recipe, data_needed: bool) -> tuple[list[Chosen], lis
                 "written in another form: copy them and set `mds`, or leave --with-data out"
             )
         chosen.append(Chosen(source.name, source.choose, shards))
-    problems += same_shards(
-        {source.name: source.mds for source in recipe.sources if source.choose and source.mds}
-    )
-    problems += tokenizer_clashes(
-        {source.name: source.shards.build for source in chosen if source.shards is not None}
-    )
+    problems += together_problems(recipe)
     if problems:
         raise InputError(problems)
     return chosen, notes
@@ -92,4 +84,4 @@ def _shards(
     built = source_build(folder)
     end_of_document = recipe.tokenizer.end_of_document_id if built is None else built.end_of_document_id
     digest = hashlib.sha256((folder / INDEX).read_bytes()).hexdigest()
-    return Shards(folder, counted, built, digest, end_of_document), notes
+    return Shards(folder, counted, digest, end_of_document), notes

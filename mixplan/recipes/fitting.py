@@ -12,6 +12,7 @@ from mixplan.documents.mds_index import MdsCount
 from mixplan.documents.recipe import Recipe, RecipeSource
 from mixplan.documents.source_build import SOURCE, SourceBuild
 from mixplan.errors import InputError
+from mixplan.recipes.folders import is_url
 from mixplan.recipes.tokenizing import files_sha256
 
 # How far the amount of data may differ from what the recipe was computed for.
@@ -85,33 +86,37 @@ def _recipe_tokenizer(tokenizer: Tokenizer, built: SourceBuild, folder: Path) ->
     return []
 
 
-def same_shards(places: Mapping[str, str]) -> list[str]:
-    """Sources that are the same data; by itself each would keep its cap on epochs, and together not.
+def together_problems(recipe: Recipe) -> list[str]:
+    """Why the sources that have samples in a recipe cannot be in one mixture.
 
-    Args:
-        places: folder or URL of every source, by its name.
+    They are the same data (by itself each would keep its cap on epochs, and together not), or their tokens
+    mean different texts. Only what `build` wrote and is here can be compared for the second.
     """
+    places = {source.name: source.mds for source in recipe.sources if source.choose and source.mds}
     readers: dict[str, list[str]] = {}
     for name, place in places.items():
         readers.setdefault(place, []).append(name)
-    return [
+    problems = [
         f"sources {', '.join(names)} read the same shards, {place}; merge them, or split the data"
         for place, names in readers.items()
         if len(names) > 1
     ]
+    builds = {name: _build_here(place) for name, place in places.items()}
+    return problems + _tokenizer_clashes({name: built for name, built in builds.items() if built})
 
 
-def tokenizer_clashes(builds: Mapping[str, SourceBuild | None]) -> list[str]:
-    """Why sources cannot be in one mixture: their tokens mean different texts.
+def _build_here(place: str) -> SourceBuild | None:
+    try:
+        return None if is_url(place) else source_build(Path(place))
+    except InputError:  # `check_source` says so
+        return None
 
-    Args:
-        builds: of every source, by its name; those that `build` did not write are not compared.
-    """
+
+def _tokenizer_clashes(builds: Mapping[str, SourceBuild]) -> list[str]:
+    """What differs between builds, by the names of their sources."""
     tokenizers: dict[str, list[str]] = {}
     ends: dict[str, list[str]] = {}
     for name, built in builds.items():
-        if built is None:
-            continue
         ends.setdefault(str(built.end_of_document_id), []).append(name)
         if built.tokenizer != "none":  # tokens that were there already
             sha256 = f" {built.tokenizer_sha256[:12]}…" if built.tokenizer_sha256 else ""

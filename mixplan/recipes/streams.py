@@ -7,15 +7,8 @@ from pathlib import Path
 
 from mixplan.documents.mixture import DatasetSettings, Mixture, StreamSettings
 from mixplan.documents.recipe import Recipe, RecipeSource
-from mixplan.documents.source_build import SourceBuild
 from mixplan.errors import InputError
-from mixplan.recipes.fitting import (
-    amount_problems,
-    check_source,
-    same_shards,
-    source_build,
-    tokenizer_clashes,
-)
+from mixplan.recipes.fitting import amount_problems, check_source, together_problems
 from mixplan.recipes.folders import is_url
 from mixplan.recipes.indexes import NotReached, SourceIndex, local_index, remote_index
 from mixplan.recipes.ordering import ordered
@@ -91,8 +84,6 @@ class _Found:
     streams: dict[str, StreamSettings] = field(default_factory=dict)
     indexes: dict[str, SourceIndex] = field(default_factory=dict)
     """Of the streams whose index could be read."""
-    builds: dict[str, SourceBuild | None] = field(default_factory=dict)
-    """source.json of those in folders here."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -113,7 +104,7 @@ def _sources(recipe: Recipe, folder: Path) -> _Found:
                 look(recipe, source, source.mds, folder, found)
             except InputError as error:
                 problems += [f"source {source.name!r}: {problem}" for problem in error.problems]
-    problems += _shared(found)
+    problems += together_problems(recipe) + _columns(found)
     if problems:
         raise InputError(problems)
     return found
@@ -122,7 +113,6 @@ def _sources(recipe: Recipe, folder: Path) -> _Found:
 def _local(recipe: Recipe, source: RecipeSource, mds: str, folder: Path, found: _Found) -> None:
     index = local_index(Path(mds))
     found.notes += check_source(recipe, source, Path(mds), index.counted)
-    found.builds[source.name] = source_build(Path(mds))
     found.streams[source.name] = StreamSettings(local=mds, choose=source.choose)
     found.indexes[source.name] = index
 
@@ -151,15 +141,12 @@ def _remote(recipe: Recipe, source: RecipeSource, mds: str, folder: Path, found:
     found.notes.append(f"source {source.name!r} is remote: the loader keeps its shards in {cache}")
 
 
-def _shared(found: _Found) -> list[str]:
-    """Sources that cannot be streams side by side."""
-    problems = same_shards({name: stream.remote or stream.local for name, stream in found.streams.items()})
+def _columns(found: _Found) -> list[str]:
+    """Streaming reads one column of all streams."""
     columns: dict[str, list[str]] = {}
     for name, index in found.indexes.items():
         columns.setdefault(index.counted.column, []).append(name)
-    if len(columns) > 1:
-        shown = "; ".join(f"{column!r} in {', '.join(names)}" for column, names in columns.items())
-        problems.append(
-            f"the sources keep their tokens in columns of different names: {shown}; build them alike"
-        )
-    return problems + tokenizer_clashes(found.builds)
+    if len(columns) < 2:
+        return []
+    shown = "; ".join(f"{column!r} in {', '.join(names)}" for column, names in columns.items())
+    return [f"the sources keep their tokens in columns of different names: {shown}; build them alike"]

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 
 from mixplan.documents.recipe import Recipe
+from mixplan.errors import InputError
+from mixplan.recipes.fitting import together_problems
 from mixplan.recipes.written import Options, Written
 
 WEIGHTS, WEIGHTS_CSV = "weights.json", "weights.csv"
@@ -16,7 +18,13 @@ _FIELDS = {"share", "natural_share", "rate", "epochs", "tokens", "choose", "max_
 
 
 def weights(recipe: Recipe, folder: Path, options: Options) -> Written:
-    """weights.json and weights.csv; needs no data."""
+    """weights.json and weights.csv; needs no data.
+
+    Raises:
+        InputError: the sources cannot be in one mixture. With phases this sees those of all phases.
+    """
+    if problems := together_problems(recipe):
+        raise InputError(problems)
     return Written({WEIGHTS: _weights(recipe), WEIGHTS_CSV: _weights_csv(recipe)}, [], None)
 
 
