@@ -28,6 +28,7 @@ from mixplan.recipes.olmo_core import (
 )
 from mixplan.recipes.olmo_core_reading import verify_olmo_core
 from mixplan.recipes.shard_tokens import samples_of
+from mixplan.recipes.verifying import How, verify
 from mixplan.recipes.written import Options
 
 SIZES = {"web": 60, "code": 40, "rare": 20}
@@ -311,6 +312,17 @@ def test_a_file_that_is_not_whole_is_not_taken_for_one(work: Path, emitted: Path
     with pytest.raises(InputError, match="has 1,598 bytes, not 1,600; move"):
         emit(work / "recipe.yaml", emitted, "olmo-core", WITH_DATA)
     assert "has 1,598 bytes, not 1,600" in verify_olmo_core(emitted).problems[0]
+
+
+def test_the_plan_looks_at_sizes_and_not_into_files(emitted: Path) -> None:
+    flip(emitted)
+    found = verify(emitted, How(plan_only=True))
+    assert found.passed and found.shards_hashed == 0 < found.shards_checked
+    (problem,) = verify(emitted).problems
+    assert "its content is not what was written" in problem
+    path = Path(files_of(emitted, "web")[0].path)
+    path.write_bytes(path.read_bytes()[:-2])
+    assert "has 1,598 bytes, not 1,600" in verify(emitted, How(plan_only=True)).problems[0]
 
 
 def test_damage_of_the_same_size_is_seen_when_files_are_kept(work: Path, emitted: Path) -> None:

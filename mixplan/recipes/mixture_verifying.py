@@ -78,9 +78,8 @@ class How:
         refused = [name for name, given in asked.items() if given and name not in known]
         if refused:
             applies = f"of these only {' and '.join(known)} applies" if known else "none of these applies"
-            raise InputError(
-                f"{', '.join(refused)}: {folder} holds {what}, and for these {applies}; leave the rest out"
-            )
+            names = ", ".join(refused)
+            raise InputError(f"{names}: {folder} holds {what}, where {applies}; leave {names} out")
 
 
 def verify_mixture(
