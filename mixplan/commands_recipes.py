@@ -83,8 +83,7 @@ def emit(recipe: Path, out: Path, format: str, options: Options, force: bool, as
             console.say(f"fingerprint of {folder} {fingerprint}")
     if emitted.fingerprint is not None:
         console.say(f"fingerprint {emitted.fingerprint}")
-    if emitted.fingerprint is not None or any(emitted.phases.values()):
-        console.say(f"next: mixplan verify {out}")
+    console.say(f"next: mixplan verify {out}")
 
 
 def verify(directory: Path, how: How, out: Path | None, force: bool, as_json: bool) -> None:
