@@ -136,6 +136,9 @@ def main(folder: Path) -> None:
     found["other mixture"] = run(folder, "two", "--drop-tail", mixture="other")
     found["no mixture"] = run(folder, "none", mixture="nowhere")
     found["uneven"] = run(folder, "uneven", "--global-batch", "17", "--size", "cpu_8q", "--keep", "0")
+    index = folder / "mds" / "code" / "index.json"
+    index.write_text(index.read_text() + " ")  # last: all runs after it are refused
+    found["changed shards"] = run(folder, "changed", "--workers", "0")
     (folder / "found.json").write_text(json.dumps(found))
 
 

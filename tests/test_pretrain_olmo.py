@@ -138,6 +138,12 @@ def test_only_the_latest_checkpoints_are_kept(runs: Path) -> None:
 def test_wrong_arguments_are_refused_all_at_once(runs: Path) -> None:
     ended = found(runs)
     assert (ended["other mixture"], ended["no mixture"], ended["uneven"]) == (2, 2, 2)
+
+
+def test_shards_that_changed_since_emit_are_refused(runs: Path) -> None:
+    assert found(runs)["changed shards"] == 2
+    said = (runs / "changed.txt").read_text()
+    assert "code (" in said and "emit again and start a new run" in said and said.count("\n") == 1
     other = (runs / "two.txt").read_text()
     assert "holds a run with mixtures" in other and "holds a run with drop_tail False, not True" in other
     assert "no mixture in" in (runs / "none.txt").read_text()

@@ -4,6 +4,7 @@ epoch that ends early is an error; shared memory of killed runs is freed."""
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -162,6 +163,28 @@ def test_every_rank_says_what_it_was_due(ran: dict[str, Any]) -> None:
     for rank, end in enumerate(said):
         assert f"rank {rank}: " in end["said"]
     assert [sum(end["counts"][name][1] for end in said) for name in ("web", "rare")] == [60, 20]
+
+
+def test_shards_that_changed_since_emit_are_refused(tmp_path: Path) -> None:
+    from mixplan.recipes import loader
+
+    digests, streams = {}, {}
+    for name in ("web", "code", "copied", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.json").write_text(name)
+        digests[name] = hashlib.sha256(name.encode()).hexdigest()
+        streams[name] = {"local": str(tmp_path / name), "remote": None, "choose": 1}
+    streams["copied"]["remote"] = str(tmp_path / "elsewhere")
+    mixture = {"streams": streams, "index_sha256": digests}
+    (tmp_path / "gone" / "index.json").unlink()
+    loader.refuse_changed_shards(mixture)
+    for name in ("code", "copied"):
+        (tmp_path / name / "index.json").write_text("built anew")
+    said = rf"since the mixture was emitted: code \({tmp_path}/code/index.json\); a run .* emit again"
+    with pytest.raises(ValueError, match=said):
+        loader.MixtureDataset(mixture, 1)
+    loader.refuse_changed_shards({"streams": streams, "index_sha256": {}})
+    loader.refuse_changed_shards({"streams": streams})
 
 
 def test_shared_memory_of_killed_runs_only_is_freed(tmp_path: Path) -> None:

@@ -49,6 +49,20 @@ def read_phases(folder: Path) -> list[Phase]:
     ]
 
 
+def refuse_changed_shards(phases: list[Phase]) -> None:
+    """Raise InputError when shards are not those that the mixture was emitted for."""
+    from mixplan.recipes import loader
+
+    problems = []
+    for phase in phases:
+        try:
+            loader.refuse_changed_shards(phase.mixture.model_dump(mode="json"))
+        except ValueError as error:
+            problems.append(f"phase {phase.name}: {error}" if len(phases) > 1 else str(error))
+    if problems:
+        raise InputError(problems)
+
+
 def open_loader(phase: Phase, batch_size: int, workers: int, pin: bool, options: dict[str, Any]) -> Any:
     """The loader that was emitted with the mixture, giving this process `batch_size` samples at a time."""
     from mixplan.recipes.loader import make_loader

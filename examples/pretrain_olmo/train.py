@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from loop import Run
-from mixture import Phase, read_phases
+from mixture import Phase, read_phases, refuse_changed_shards
 from parallel import RUN_STATE, Ranks
 
 from mixplan.calibrate import ladder
@@ -164,6 +164,7 @@ def main(given: list[str] | None = None) -> int:
             **{name: getattr(args, name) for name in DEFINING},
         }
         refuse_another_run(args, settings)
+        refuse_changed_shards(phases)
     except InputError as error:
         if os.environ.get("RANK", "0") == "0":
             print("\n".join(error.problems), file=sys.stderr)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,29 @@ def read_mixture(folder: Path = HERE) -> dict[str, Any]:
     return yaml.safe_load((Path(folder) / "streams.yaml").read_text(encoding="utf-8"))
 
 
+def refuse_changed_shards(mixture: dict[str, Any]) -> None:
+    """Raise ValueError when local shards are not those that the mixture was emitted for.
+
+    Args:
+        mixture: streams.yaml as a dict.
+    """
+    changed = []
+    for name, digest in (mixture.get("index_sha256") or {}).items():
+        stream = mixture["streams"].get(name, {})
+        if stream.get("local") is None or stream.get("remote") is not None:
+            continue
+        index = Path(stream["local"]) / "index.json"
+        # Streaming itself says which index is missing.
+        if index.is_file() and hashlib.sha256(index.read_bytes()).hexdigest() != digest:
+            changed.append(f"{name} ({index})")
+    if changed:
+        raise ValueError(
+            f"shards built anew or changed since the mixture was emitted: {', '.join(changed)}; a run that "
+            "goes on with them would repeat or lose samples: put the old shards back, or emit again and "
+            "start a new run"
+        )
+
+
 class MixtureDataset(StreamingDataset):
     """All streams of a mixture.
 
@@ -85,9 +109,13 @@ class MixtureDataset(StreamingDataset):
         mixture: streams.yaml as a dict.
         batch_size: samples a device gets at a time.
         options: more for StreamingDataset (`cache_limit`, `predownload`, `download_retry`, …).
+
+    Raises:
+        ValueError: the shards are not those that the mixture was emitted for.
     """
 
     def __init__(self, mixture: dict[str, Any], batch_size: int, **options: Any) -> None:
+        refuse_changed_shards(mixture)
         self.fingerprint = mixture["fingerprint"]
         self.column = mixture["column"]
         self.names = list(mixture["streams"])
