@@ -8,10 +8,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pretraining import BATCH, EVERY, KILLED_AFTER
+from pretraining import BATCH, EVERY, EXAMPLE, KILLED_AFTER
 from recipes_making import LENGTH, write_plan, write_recipe
 
 from mixplan.recipes.building import build
@@ -128,6 +129,27 @@ def test_phases_come_one_after_another(runs: Path) -> None:
     assert log[3]["learning_rate"] < log[2]["learning_rate"] == log[1]["learning_rate"], "one schedule"
     ids = [row["sample_ids"] for row in rows(runs, "phased", "samples.jsonl")]
     assert len(ids) == 50 and ids[:20] != ids[30:]
+
+
+def test_a_phase_that_fills_no_global_batch_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    from loop import Run
+
+    trained = []
+
+    class Recorded(Run):
+        def __init__(self) -> None:
+            self.args, self.ends = SimpleNamespace(stop_at_step=4), [0, 2, 2, 5]
+            self.phases = ["small", "a", "less", "b"]
+            self.step, self.phase, self.loader_state = 0, 0, None
+
+        def _train_phase(self, phase: Any, end: int, last: int) -> None:
+            trained.append((phase, self.step))
+            self.step, self.phase = min(end, last), self.phase + 1
+
+    run = Recorded()
+    run.train()
+    assert trained == [("a", 0), ("b", 2)] and run.step == 4
 
 
 def test_only_the_latest_checkpoints_are_kept(runs: Path) -> None:

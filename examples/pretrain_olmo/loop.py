@@ -87,6 +87,9 @@ class Run:
         """From where it is to the end of the last phase, or to --stop-at-step."""
         last = min(self.ends[-1], self.args.stop_at_step or self.ends[-1])
         while self.step < last:
+            if self.ends[self.phase] <= self.step:  # it fills no global batch, and its samples are left out
+                self.phase, self.loader_state = self.phase + 1, None
+                continue
             self._train_phase(self.phases[self.phase], self.ends[self.phase], last)
         if self.step == self.ends[-1]:
             export(self.model, self.args.out / "model", self.ranks)
