@@ -9,9 +9,20 @@ from tracking import TOKENS, recipe, recipe_dict, task
 
 from mixplan.documents.forecast import Goal
 from mixplan.recommend.evaluate import at_confidence
-from mixplan.recommend.track import EARLY, LATE, NOT, NOTHING, ON_TRACK, goal_of, probability, track
+from mixplan.recommend.track import (
+    EARLY,
+    LATE,
+    NOT,
+    NOTHING,
+    ON_TRACK,
+    Tracking,
+    goal_of,
+    probability,
+    track,
+)
 from mixplan.recommend.track_exposure import frequency
 from mixplan.recommend.track_log import Log, Observed
+from mixplan.recommend.track_shown import advice
 
 LIVES = {"r2": 0.25}
 
@@ -183,3 +194,35 @@ def test_probability_at_a_confidence_is_that_of_recommend():
     # Draws that the log rules out do not count.
     only = np.where(draw == np.argmin(drawn[0]), 1 / 3, 0.0)
     assert probability(reached, only, draw, 0.01) == pytest.approx(drawn.min())
+
+
+def plenty(**densities: float) -> Tracking:
+    """Tasks in rare sources with as much text as anyone could want, none learned so far; `u` in common text,
+    learning as it should."""
+    data = recipe_dict()
+    for one in data["sources"][2:]:
+        one["tokens_available"] = 1e8
+    data["tasks"] = [task(name, {name: each}, target_probability=0.6) for name, each in densities.items()]
+    data["tasks"].append(task("u", {"web": 0.0035}, target_probability=0.6))
+    behind = {name: [0.0, 0.0, 0.05] for name in densities}
+    return track(recipe(**data), forecast("cpu-manuals"), log(u=[0.1, 0.4, 0.5], **behind))
+
+
+def test_a_raise_that_would_lose_another_task_says_so():
+    found = plenty(r2=0.007)
+    raised, other = found.tasks
+    assert raised.remedy.enough is not None and other.status == ON_TRACK
+    before, after = raised.harmed["u"]
+    assert before == other.p_now and after < 0.5
+    text = f"but that brings u from P = {before:.3f} to {after:.3f}"
+    assert any(line.endswith(text) for line in advice(found))
+    assert plenty(r2=0.02).tasks[0].harmed == {}
+
+
+def test_raises_that_take_more_than_there_is_are_not_offered_together():
+    found = plenty(r1=0.02, r2=0.02)
+    assert "web, books from 98% to 48.7%" in advice(found)[-1]
+    found = plenty(r1=0.009, r2=0.009)
+    assert all(one.remedy.enough for one in found.tasks[:2])
+    said = [line for line in advice(found) if line.startswith("all of these together")]
+    assert "cannot be had" in said[0] and "which have 98%" in said[0]

@@ -98,8 +98,32 @@ def test_a_longer_run_is_offered_where_no_rate_is_enough():
 def test_nothing_is_offered_that_does_not_help():
     planned = recipe()
     found = remedy(planned, planned.tasks[0], NOW, lambda tokens, frequency: 0.01, 0.9)
-    assert found.enough is found.beyond_caps is found.tokens is None
-    assert found.most.p == 0.01
+    assert found.enough is found.most is found.beyond_caps is found.tokens is None
+    assert not found.at_caps
+
+
+def test_a_longer_run_needs_data_within_their_caps():
+    scarce = recipe_dict()
+    for one, cap in zip(scarce["sources"], (0.0256, 0.0128, 0.5, 4.0), strict=True):
+        one["max_epochs"] = cap  # common data have hardly more than the plan reads
+    scarce["tasks"] = [task("t", {"r1": 0.1})]
+    planned = recipe(**scarce)
+
+    def p(tokens: float, frequency: float) -> float:
+        return 0.95 if tokens > 3 * TOKENS else 0.1  # length alone would do
+
+    found = remedy(planned, planned.tasks[0], NOW, p, 0.9)
+    assert found.tokens is None and found.at_caps
+    room = sum(one["max_epochs"] * one["tokens_available"] for one in scarce["sources"])
+    assert room < 3 * TOKENS
+
+
+def test_a_rare_source_with_less_of_a_task_than_common_text_is_not_raised():
+    planned = recipe(tasks=[task("t", {"r1": 0.001, "web": 0.01})])
+    often = frequency(planned, planned.tasks[0], np.array([float(TOKENS)]))[0]
+    found = remedy(planned, planned.tasks[0], NOW, law(1.01 * often), 0.9)
+    assert found.enough is not None and found.enough.p == pytest.approx(0.9, abs=1e-6)
+    assert [one.source for one in found.enough.sources] == ["web"]
 
 
 def test_a_run_that_is_over_can_only_go_on():

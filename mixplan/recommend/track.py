@@ -10,7 +10,7 @@ Shape legend: m = measurements of one task, P = courses, D = draws.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from mixplan.documents.recipe import Recipe, RecipeTask
 from mixplan.recommend.mixture import effective_tokens
 from mixplan.recommend.track_exposure import drawn, frequency, half_lives
 from mixplan.recommend.track_log import Log, Observed
-from mixplan.recommend.track_rates import Rates, Remedy, remedy
+from mixplan.recommend.track_rates import Probability, Rates, Remedy, frequency_of, remedy
 
 ON_TRACK, LATE, NOT = "on track", "late", "will not be learned"
 EARLY, NOTHING = "too early to tell", "not measured"
@@ -36,6 +36,10 @@ WIDE, UNMOVED = 0.9, 0.05
 probability by less than this."""
 STEP = 0.01
 """Ends of a band in skill are rounded outwards to it: measured skill is a count of right answers."""
+HARM = 0.02
+"""Another task's probability that falls by more is told, where it becomes an alarm."""
+NEAR_END = 0.99
+"""Trainers that leave out a last, incomplete batch end a little before the recipe does."""
 FEW = 50.0
 """With fewer courses than this behind an answer, it is said."""
 
@@ -79,6 +83,8 @@ class TaskTrack:
     common_loss_increase_nats: float | None
     """What the remedy's rates cost, against the plan; empty without them, or without a loss law."""
     notes: list[str]
+    harmed: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Other tasks that those rates would put at risk: their probability now, and then."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,9 @@ def track(recipe: Recipe, forecast: Forecast, log: Log) -> Tracking:
     Raises:
         InputError: the laws cannot speak about a task of the recipe.
     """
-    tasks = [_track(recipe, task, forecast, log) for task in recipe.tasks]
+    judged = [_track(recipe, task, forecast, log) for task in recipe.tasks]
+    chances = {task.name: p for task, (_, p) in zip(recipe.tasks, judged, strict=True)}
+    tasks = [replace(found, harmed=_harmed(recipe, found, judged, chances)) for found, _ in judged]
     notes = list(log.notes)
     if recipe.phases and not all(task.density for task in recipe.tasks):
         notes.append(
@@ -133,7 +141,29 @@ def goal_of(task: RecipeTask) -> Goal:
     return Goal(task.family, task.complexity, task.target_skill, task.target_bits_per_byte)
 
 
-def _track(recipe: Recipe, task: RecipeTask, forecast: Forecast, log: Log) -> TaskTrack:
+def _harmed(
+    recipe: Recipe,
+    found: TaskTrack,
+    judged: list[tuple[TaskTrack, Probability]],
+    chances: dict[str, Probability],
+) -> dict[str, tuple[float, float]]:
+    """Other tasks that the rates for this one would put at risk: their probability now, and then."""
+    rates = found.remedy and (found.remedy.enough or found.remedy.most)
+    if not rates:
+        return {}
+    harmed = {}
+    for task, (other, _) in zip(recipe.tasks, judged, strict=True):
+        if task.name == found.name or not task.density:
+            continue
+        often = frequency_of(recipe, task, rates.read, float(recipe.tokens))
+        then = chances[task.name](float(recipe.tokens), often)
+        if then < other.p_now - HARM and _alarm(task, then):
+            harmed[task.name] = (other.p_now, then)
+    return harmed
+
+
+def _track(recipe: Recipe, task: RecipeTask, forecast: Forecast, log: Log) -> tuple[TaskTrack, Probability]:
+    """What is said of a task, and its probability at other lengths and frequencies of the whole run."""
     goal = goal_of(task)
     run = forecast.one_run(goal, float(recipe.block_params))
     given, notes = _comparable(run, log.observed.get(task.name))
@@ -149,16 +179,21 @@ def _track(recipe: Recipe, task: RecipeTask, forecast: Forecast, log: Log) -> Ta
     points = [] if given is None else _compared(run, _points(recipe, task, given), given)
     status = _status(task, points, p_then, p_now) if points else NOTHING
     found, cost = None, None
+
+    def p(tokens: float, frequency: float) -> float:
+        reached = now.reached(np.array([tokens]), np.array([frequency]))[0]
+        return probability(reached, now.weight, run.draw, task.confidence)
+
     if points and status != EARLY and _alarm(task, p_now):
-
-        def p(tokens: float, frequency: float) -> float:
-            reached = now.reached(np.array([tokens]), np.array([frequency]))[0]
-            return probability(reached, now.weight, run.draw, task.confidence)
-
         found = remedy(recipe, task, log.tokens, p, task.target_probability)
         cost = _loss_increase(recipe, forecast, found.enough or found.most)
     stray = float(now.weight[run.law_weight == 0].sum()) if points else 0.0
-    return TaskTrack(
+    if points and not points[-1].finished and points[-1].tokens >= NEAR_END * whole:
+        notes.append(
+            "the last measurement is taken for one before the end; if it is of the finished model, log it "
+            "with `decayed` 1"
+        )
+    judged = TaskTrack(
         name=task.name,
         status=status,
         unit="skill" if goal.bits_per_byte is None else "bits per byte",
@@ -175,6 +210,7 @@ def _track(recipe: Recipe, task: RecipeTask, forecast: Forecast, log: Log) -> Ta
         common_loss_increase_nats=cost,
         notes=[*notes, *_cautions(forecast, recipe, goal, often, found, now.weight, stray)],
     )
+    return judged, p
 
 
 def _comparable(run: RunForecast, given: Observed | None) -> tuple[Observed | None, list[str]]:

@@ -75,6 +75,8 @@ class Remedy:
     tokens: float | None
     """Least length of the whole run, at the rates planned for the rest and within caps, where no rate is
     enough; empty where none up to LONGEST lengths is."""
+    at_caps: bool
+    """Whether the plan takes its sources up to their caps."""
 
 
 def remedy(recipe: Recipe, task: RecipeTask, now: float, p: Probability, target: float) -> Remedy:
@@ -86,14 +88,16 @@ def remedy(recipe: Recipe, task: RecipeTask, now: float, p: Probability, target:
         target: probability to reach.
     """
     if not task.density:
-        return Remedy(False, None, None, None, None)
+        return Remedy(False, None, None, None, None, False)
     enough = most = beyond = None
     if now < recipe.tokens:
         enough, most = _least(recipe, task, now, p, target, capped=True)
     if enough is None and now < recipe.tokens:
         beyond, _ = _least(recipe, task, now, p, target, capped=False)
     longer = None if enough else _longer(recipe, task, now, p, target)
-    return Remedy(True, enough, None if enough else most, beyond, longer)
+    raised, whole = _raised(recipe, task), drawn(recipe, np.array([float(recipe.tokens)]))[0]
+    at_caps = bool((whole >= _caps(recipe) * (1 - 1e-9))[raised].all())
+    return Remedy(True, enough, None if enough else most, beyond, longer, at_caps)
 
 
 def _least(
@@ -108,8 +112,7 @@ def _least(
     base = np.where(plan > 0, plan, natural * (recipe.tokens - now))
     room = np.full(len(plan), np.inf)
     if capped:
-        caps = [source.max_epochs * source.tokens_available for source in recipe.sources]
-        room = np.maximum(np.array(caps) - so_far, plan)
+        room = np.maximum(_caps(recipe) - so_far, plan)
     giving = ~raised & _common(recipe)
     if not giving.any():
         giving = ~raised
@@ -127,7 +130,7 @@ def _least(
         rest = changed(k)
         if rest is None:
             return np.nan, 0.0
-        often = _often(recipe, task, so_far + rest, float(recipe.tokens))
+        often = frequency_of(recipe, task, so_far + rest, float(recipe.tokens))
         return p(float(recipe.tokens), often), often
 
     def rates(k: float) -> Rates:
@@ -148,7 +151,8 @@ def _least(
     top = _edge(lambda k: changed(k) is not None, 1 / MOST, MOST, last=True)
     largest = rates(top)
     if largest.p < target:
-        return None, largest if bool((largest.read > whole * (1 + 1e-9)).any()) else None
+        planned = p(float(recipe.tokens), frequency_of(recipe, task, whole, float(recipe.tokens)))
+        return None, largest if largest.p > planned else None
     return rates(_edge(lambda k: reached(k)[0] >= target, 1 / MOST, top, last=False)), None
 
 
@@ -172,11 +176,14 @@ def _longer(recipe: Recipe, task: RecipeTask, now: float, p: Probability, target
     caps and the others taking their place."""
     so_far, whole = drawn(recipe, np.array([min(now, float(recipe.tokens)), float(recipe.tokens)]))
     pace = (whole - so_far) / (recipe.tokens - now) if now < recipe.tokens else whole / recipe.tokens
-    caps = np.array([source.max_epochs * source.tokens_available for source in recipe.sources])
+    caps = np.where(pace > 0, np.maximum(_caps(recipe), whole), so_far)
 
     def reached(tokens: float) -> float:
-        read = np.minimum(so_far + pace * (tokens - now), np.maximum(caps, whole))
-        return p(tokens, _often(recipe, task, read, tokens))
+        if caps.sum() < tokens:
+            return 0.0
+        left = pace * (tokens - now)
+        filled = _edge(lambda k: np.minimum(so_far + k * left, caps).sum() >= tokens, 0.5, MOST, last=False)
+        return p(tokens, frequency_of(recipe, task, np.minimum(so_far + filled * left, caps), tokens))
 
     lengths = recipe.tokens * np.geomspace(1.0, LONGEST, _LENGTHS)
     found = next((at for at, tokens in enumerate(lengths) if reached(float(tokens)) >= target), None)
@@ -189,15 +196,31 @@ def _longer(recipe: Recipe, task: RecipeTask, now: float, p: Probability, target
     )
 
 
-def _often(recipe: Recipe, task: RecipeTask, read: FloatArray, tokens: float) -> float:
+def frequency_of(recipe: Recipe, task: RecipeTask, read: FloatArray, tokens: float) -> float:
+    """Exposures ÷ tokens of a whole run.
+
+    Args:
+        read: tokens of every source, shape (S,).
+        tokens: of the run.
+    """
     return max(float(exposures(recipe, task, read[None, :])[0]) / tokens, RAREST)
 
 
 def _raised(recipe: Recipe, task: RecipeTask) -> np.ndarray:
     """Which sources are read more for a task, bool, shape (S,)."""
-    holds = np.array([task.density.get(source.name, 0.0) > 0 for source in recipe.sources])
-    rare = holds & ~_common(recipe)
-    return rare if rare.any() else holds
+    density = np.array([task.density.get(source.name, 0.0) for source in recipe.sources])
+    common, natural = _common(recipe), np.array([source.natural_share for source in recipe.sources])
+    # A rare source that holds it no more densely than the common data that give way would bring less of it.
+    beside = float(density[common] @ natural[common]) / max(float(natural[common].sum()), 1e-300)
+    rare = ~common & (density > beside)
+    if rare.any():
+        return rare
+    return (density > 0) & common if beside > 0 else density > 0
+
+
+def _caps(recipe: Recipe) -> FloatArray:
+    """Tokens that the caps on epochs allow, shape (S,)."""
+    return np.array([source.max_epochs * source.tokens_available for source in recipe.sources])
 
 
 def _common(recipe: Recipe) -> np.ndarray:

@@ -47,8 +47,24 @@ def advice(found: Tracking) -> list[str]:
                 asked[one.source] = one
     several = sum(1 for task in found.tasks if task.remedy and task.remedy.enough) > 1
     if several:
-        said.append(f"all of these together: {_rates(list(asked.values()))}")
+        said.append(_together(list(asked.values()), found))
     return said
+
+
+def _together(asked: list[SourceRate], found: Tracking) -> str:
+    """All raises at once, and what is left of the sources that give way."""
+    names = {one.source for one in asked}
+    enough = [task.remedy.enough for task in found.tasks if task.remedy and task.remedy.enough]
+    giving = {one.source: one.planned_share for rates in enough for one in rates.others}
+    before = sum(share for source, share in giving.items() if source not in names)
+    after = before - sum(one.share - one.planned_share for one in asked)
+    others = ", ".join(source for source in giving if source not in names)
+    if after < 0:
+        return (
+            f"all of these together cannot be had: they take {percent(before - after)} of the tokens that "
+            f"are left from {others or 'others'}, which have {percent(before)}"
+        )
+    return f"all of these together: {_rates(asked)}; {others} from {percent(before)} to {percent(after)}"
 
 
 def _advice(task: TaskTrack, found: Tracking) -> list[str]:
@@ -67,21 +83,28 @@ def _way(task: TaskTrack, found: Tracking) -> str:
     assert task.remedy is not None
     way = task.remedy
     if way.enough is not None:
-        return f"raise the rate of {_rates(way.enough.sources)} for the rest{_cost(task, way.enough)}"
+        return (
+            f"raise the rate of {_rates(way.enough.sources)} for the rest; {_gives(way.enough)}{_cost(task)}"
+            f"{_harm(task)}"
+        )
     if not way.known:
         return "the recipe does not say in which sources it lives; write it anew with `mixplan recommend`"
     parts = []
     if way.most is not None:
         parts.append(
             f"even {_rates(way.most.sources)}, as far as caps and common data allow, gives P = "
-            f"{way.most.p:.3f}"
+            f"{way.most.p:.3f} ({_gives(way.most)}{_cost(task)}){_harm(task)}"
         )
     elif found.tokens >= found.planned_tokens:
         parts.append("the run is over")
-    else:
+    elif way.at_caps:
         parts.append("its sources are at their caps on epochs already")
+    else:
+        parts.append("no change of rates in the rest of the run brings more of it")
     if way.beyond_caps is not None:
-        parts.append(f"beyond the caps, {_rates(way.beyond_caps.sources)} would do")
+        parts.append(
+            f"beyond the caps, {_rates(way.beyond_caps.sources)} would do ({_gives(way.beyond_caps)})"
+        )
     if way.tokens is not None:
         parts.append(f"at the planned rates {number(way.tokens)} tokens in all would do")
     else:
@@ -103,12 +126,20 @@ def _rates(sources: list[SourceRate]) -> str:
     )
 
 
-def _cost(task: TaskTrack, rates: Rates) -> str:
+def _gives(rates: Rates) -> str:
     before, after = (sum(getattr(one, at) for one in rates.others) for at in ("planned_share", "share"))
-    text = f"; {', '.join(one.source for one in rates.others)} from {percent(before)} to {percent(after)}"
-    if task.common_loss_increase_nats is not None:
-        text += f", common LM loss {task.common_loss_increase_nats:+.4f} nats"
-    return text
+    return f"{', '.join(one.source for one in rates.others)} from {percent(before)} to {percent(after)}"
+
+
+def _cost(task: TaskTrack) -> str:
+    loss = task.common_loss_increase_nats
+    return "" if loss is None else f", common LM loss {loss:+.4f} nats"
+
+
+def _harm(task: TaskTrack) -> str:
+    """Other tasks that it would put at risk."""
+    each = [f"{name} from P = {before:.3f} to {after:.3f}" for name, (before, after) in task.harmed.items()]
+    return f"; but that brings {', '.join(each)}" if each else ""
 
 
 def lost(found: Tracking) -> list[str]:
