@@ -9,6 +9,7 @@ beside them; found.json says how the commands ended.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import importlib
 import json
 import os
@@ -136,6 +137,11 @@ def main(folder: Path) -> None:
     found["other mixture"] = run(folder, "two", "--drop-tail", mixture="other")
     found["no mixture"] = run(folder, "none", mixture="nowhere")
     found["uneven"] = run(folder, "uneven", "--global-batch", "17", "--size", "cpu_8q", "--keep", "0")
+    with (folder / "two" / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found["two at once"] = run(folder, "two")
+    (folder / "file").touch()
+    found["out is a file"] = run(folder, "file")
     index = folder / "mds" / "code" / "index.json"
     index.write_text(index.read_text() + " ")  # last: all runs after it are refused
     found["changed shards"] = run(folder, "changed", "--workers", "0")

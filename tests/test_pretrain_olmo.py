@@ -162,6 +162,18 @@ def test_wrong_arguments_are_refused_all_at_once(runs: Path) -> None:
     assert (ended["other mixture"], ended["no mixture"], ended["uneven"]) == (2, 2, 2)
 
 
+@pytest.mark.parametrize(
+    ("case", "out", "said"),
+    [
+        ("two at once", "two", "another run is writing to it"),
+        ("out is a file", "file", "cannot be written to"),
+    ],
+)
+def test_a_folder_that_cannot_be_had_is_refused(runs: Path, case: str, out: str, said: str) -> None:
+    assert found(runs)[case] == 2
+    assert said in (runs / f"{out}.txt").read_text().splitlines()[-1]
+
+
 def test_shards_that_changed_since_emit_are_refused(runs: Path) -> None:
     assert found(runs)["changed shards"] == 2
     said = (runs / "changed.txt").read_text()

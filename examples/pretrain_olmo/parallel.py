@@ -6,6 +6,7 @@ Shape legend: B = sequences, T = sequence length, N = tokens, d = d_model, V = v
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -29,9 +30,37 @@ from torch.utils.checkpoint import checkpoint
 
 from mixplan.calibrate import fast_plain
 from mixplan.documents.atomic import write_json
+from mixplan.errors import InputError
 
 _LOGITS_AT_ONCE = 2**27
 RUN_STATE = "run.json"
+
+
+def hold(out: Path) -> None:
+    """Make the folder of the run; its first process keeps others out for as long as it lives.
+
+    Raises:
+        InputError: the folder cannot be written to, or another run is writing to it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if os.environ.get("RANK", "0") != "0":
+            return
+        lock = (out / ".lock").open("ab")
+    except OSError as error:
+        raise InputError(
+            f"--out {out}: cannot be written to ({error.strerror}); give another folder"
+        ) from None
+    # Or processes that read for it would hold the lock after it was killed.
+    os.register_at_fork(after_in_child=lock.close)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"--out {out}: another run is writing to it; wait for its end, stop it, or give another folder"
+        ) from None
+    except OSError:
+        return  # a file system without locks
 
 
 class Ranks:

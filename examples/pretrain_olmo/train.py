@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from loop import Run
 from mixture import Phase, read_phases, refuse_changed_shards
-from parallel import RUN_STATE, Ranks
+from parallel import RUN_STATE, Ranks, hold
 
 from mixplan.calibrate import ladder
 from mixplan.compat import ensure_torchvision_imports
@@ -165,11 +165,11 @@ def main(given: list[str] | None = None) -> int:
         }
         refuse_another_run(args, settings)
         refuse_changed_shards(phases)
+        hold(args.out)
     except InputError as error:
         if os.environ.get("RANK", "0") == "0":
             print("\n".join(error.problems), file=sys.stderr)
         return error.exit_code
-    args.out.mkdir(parents=True, exist_ok=True)
     training = Training(weight_decay=args.weight_decay, grad_clip=args.grad_clip)
     ranks = Ranks()
     run = Run(args, shape, training, phases, ends, settings, ranks)
