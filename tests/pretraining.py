@@ -142,6 +142,8 @@ def main(folder: Path) -> None:
         found["two at once"] = run(folder, "two")
     (folder / "file").touch()
     found["out is a file"] = run(folder, "file")
+    found["zero"] = run(folder, "zero", "--global-batch", "0", "--workers", "-1")
+    found["held-out"] = run(folder, "held-out", "--held-out", str(folder / "none"), "--warmup-steps", "0")
     index = folder / "mds" / "code" / "index.json"
     index.write_text(index.read_text() + " ")  # last: all runs after it are refused
     found["changed shards"] = run(folder, "changed", "--workers", "0")

@@ -162,6 +162,14 @@ def test_wrong_arguments_are_refused_all_at_once(runs: Path) -> None:
     assert (ended["other mixture"], ended["no mixture"], ended["uneven"]) == (2, 2, 2)
 
 
+def test_zeros_and_a_missing_held_out_folder_are_refused_before_a_model_is_built(runs: Path) -> None:
+    assert (found(runs)["zero"], found(runs)["held-out"]) == (2, 2)
+    said = (runs / "zero.txt").read_text().splitlines()
+    assert said == ["--global-batch 0: must be positive", "--workers -1: must not be negative"]
+    said = (runs / "held-out.txt").read_text().splitlines()
+    assert len(said) == 1 and said[0].startswith(f"--held-out {runs / 'none'}: give"), "no warm-up is allowed"
+
+
 @pytest.mark.parametrize(
     ("case", "out", "said"),
     [

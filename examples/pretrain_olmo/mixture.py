@@ -70,6 +70,18 @@ def open_loader(phase: Phase, batch_size: int, workers: int, pin: bool, options:
     return make_loader(batch_size, workers, phase.folder, options, pin_memory=pin)
 
 
+def held_out_indexes(folder: Path) -> list[Path]:
+    """The index of each source's held-out samples.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = sorted(folder.glob("*/index.json"))
+    if not found:
+        raise InputError(f"--held-out {folder}: give a folder with a folder of MDS shards for each source")
+    return found
+
+
 def held_out_samples(folder: Path, column: str, most: int) -> dict[str, Any]:
     """Samples to measure the loss of each source on: int64 (n, L) by source.
 
@@ -85,10 +97,8 @@ def held_out_samples(folder: Path, column: str, most: int) -> dict[str, Any]:
     from streaming import LocalDataset
 
     found = {}
-    for index in sorted(folder.glob("*/index.json")):
+    for index in held_out_indexes(folder):
         data = LocalDataset(str(index.parent))
         rows = [data[number][column].astype(np.int64) for number in range(min(most, data.size))]
         found[index.parent.name] = np.stack(rows)
-    if not found:
-        raise InputError(f"--held-out {folder}: give a folder with a folder of MDS shards for each source")
     return found

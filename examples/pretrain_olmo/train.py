@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from loop import Run
-from mixture import Phase, read_phases, refuse_changed_shards
+from mixture import Phase, held_out_indexes, read_phases, refuse_changed_shards
 from parallel import RUN_STATE, Ranks, hold
 
 from mixplan.calibrate import ladder
@@ -36,6 +36,7 @@ DEFINING = (
     "seed", "precision", "drop_tail",
 )  # fmt: skip
 """Arguments that make a run what it is: a run is continued with the same."""
+MAY_BE_ZERO = ("workers", "weight_decay", "warmup_steps")
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
@@ -94,8 +95,13 @@ def resolve(args: argparse.Namespace, phases: list[Phase], ranks: int) -> tuple[
         for name, value in vars(args).items()
         if isinstance(value, int | float)
         and value <= 0
-        and name not in ("seed", "workers", "weight_decay")
+        and name not in ("seed", *MAY_BE_ZERO)
         and not isinstance(value, bool)
+    ]
+    problems += [
+        f"--{name.replace('_', '-')} {value}: must not be negative"
+        for name in MAY_BE_ZERO
+        if (value := getattr(args, name)) is not None and value < 0
     ]
     if args.size is not None and args.size not in PRESETS:
         near = did_you_mean(args.size, PRESETS)
@@ -106,6 +112,8 @@ def resolve(args: argparse.Namespace, phases: list[Phase], ranks: int) -> tuple[
     if args.global_batch is None:  # a power of two, which most numbers of devices divide
         rule = ladder.batch_sequences(shape, training, recipe.sequence_length)
         args.global_batch = 2 ** round(math.log2(rule))
+    if args.global_batch <= 0:
+        raise InputError(problems)
     if args.global_batch % ranks:
         up = -(-args.global_batch // ranks) * ranks
         problems.append(
@@ -165,6 +173,8 @@ def main(given: list[str] | None = None) -> int:
         }
         refuse_another_run(args, settings)
         refuse_changed_shards(phases)
+        if args.held_out:
+            held_out_indexes(args.held_out)
         hold(args.out)
     except InputError as error:
         if os.environ.get("RANK", "0") == "0":
