@@ -14,6 +14,7 @@ from mixplan.documents.syntax import Parsed, dump_yaml, parse
 from mixplan.errors import InputError
 
 D = TypeVar("D", bound=BaseModel)
+E = TypeVar("E", bound=BaseModel)
 
 
 def read_text(path: Path) -> str:
@@ -67,6 +68,23 @@ def load(path: Path, kind: type[D]) -> D:
     return check(parsed, path, kind)
 
 
+def load_both(first: tuple[Path, type[D]], second: tuple[Path, type[E]]) -> tuple[D, E]:
+    """Two documents that belong together.
+
+    Raises:
+        InputError: with every problem of both files.
+    """
+    try:
+        one = load(*first)
+    except InputError as error:
+        try:
+            load(*second)
+        except InputError as other:
+            raise InputError([*error.problems, *other.problems]) from None
+        raise
+    return one, load(*second)
+
+
 def check(parsed: Parsed, path: Path, kind: type[D]) -> D:
     """Plain data as a document; raises like `load`."""
     problems = list(parsed.problems)
@@ -85,6 +103,11 @@ def save(document: BaseModel, path: Path, header: str = "") -> None:
     if path.suffix == ".json":
         write_text(path, document.model_dump_json(indent=2) + "\n")
         return
+    write_text(path, as_yaml(document, header))
+
+
+def as_yaml(document: BaseModel, header: str = "") -> str:
+    """The document as YAML, after `header` as comment."""
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
     data: dict[str, Any] = document.model_dump(mode="json")
-    write_text(path, comment + dump_yaml(data))
+    return comment + dump_yaml(data)

@@ -127,7 +127,29 @@ def uniform_reach(error: FloatArray) -> FloatArray:
     return np.sqrt(3.0) * error
 
 
-class SkillRun:
+class OfCourses:
+    """What the courses of a run say of themselves, whatever is measured in it."""
+
+    def __init__(self, courses: Courses) -> None:
+        self._courses, self._weight = courses, courses.weight
+
+    @property
+    def draw(self) -> IntArray:
+        """As of `RunForecast`."""
+        return self._courses.draw
+
+    @property
+    def law_weight(self) -> FloatArray:
+        """As of `RunForecast`."""
+        return self._courses.law_weight
+
+    @property
+    def weight(self) -> FloatArray:
+        """As of `RunForecast`."""
+        return self._weight
+
+
+class SkillRun(OfCourses):
     """One run and one goal in skill; deterministic."""
 
     def __init__(
@@ -148,10 +170,9 @@ class SkillRun:
         self._surfaces = surfaces
         self._kinds = [surface.about([kind]) for surface in surfaces]
         self._ends = np.cumsum([0, *(len(surface.run_spread) for surface in surfaces)])
-        self._courses = courses(int(self._ends[-1]), seed)
+        super().__init__(courses(int(self._ends[-1]), seed))
         precision = np.concatenate([one.precision[0] for one in self._kinds])
         self._precision = precision[self.draw]
-        self._weight = self._courses.weight
         count = len(self.draw)
         self._scatter = Scatter(np.zeros(count), np.ones(count), np.zeros(count))
 
@@ -164,21 +185,6 @@ class SkillRun:
     def unfinished(self) -> bool:
         """As of `RunForecast`: whether the ladder was measured before the ends of its runs."""
         return any(bool((np.abs(surface.finished) > NO_OFFSET).any()) for surface in self._surfaces)
-
-    @property
-    def draw(self) -> IntArray:
-        """As of `RunForecast`."""
-        return self._courses.draw
-
-    @property
-    def law_weight(self) -> FloatArray:
-        """As of `RunForecast`."""
-        return self._courses.law_weight
-
-    @property
-    def weight(self) -> FloatArray:
-        """As of `RunForecast`."""
-        return self._weight
 
     def measured(self, at: RunPoints, generator: np.random.Generator) -> FloatArray:
         """As of `RunForecast`: skills, cut to [0, 1] before the evaluation's error is added."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from mixplan.documents.forecast import RunPoints
-from mixplan.laws.one_run import courses, uniform_reach
+from mixplan.laws.one_run import OfCourses, courses, uniform_reach
 from mixplan.laws.reached_tables import CERTAIN
 from mixplan.laws.source_goals import SourceGoals
 
@@ -31,7 +31,7 @@ STRAY_LOG = 0.1
 _LEAST_SPREAD = 1e-9
 
 
-class SourceRun:
+class SourceRun(OfCourses):
     """One run and one goal in bits per byte; deterministic."""
 
     def __init__(self, goals: SourceGoals, bits_per_byte: float, block_params: float, seed: int = 0) -> None:
@@ -41,8 +41,7 @@ class SourceRun:
         block_params: of the run.
         """
         self._goals, self._wanted, self._block_params = goals, bits_per_byte, block_params
-        self._courses = courses(len(goals.misfit), seed)
-        self._weight = self._courses.weight
+        super().__init__(courses(len(goals.misfit), seed))
 
     @property
     def in_skill(self) -> bool:
@@ -53,21 +52,6 @@ class SourceRun:
     def unfinished(self) -> bool:
         """As of `RunForecast`: never."""
         return False
-
-    @property
-    def draw(self) -> IntArray:
-        """As of `RunForecast`."""
-        return self._courses.draw
-
-    @property
-    def law_weight(self) -> FloatArray:
-        """As of `RunForecast`."""
-        return self._courses.law_weight
-
-    @property
-    def weight(self) -> FloatArray:
-        """As of `RunForecast`."""
-        return self._weight
 
     def measured(self, at: RunPoints, generator: np.random.Generator) -> FloatArray:
         """As of `RunForecast`: bits per byte."""

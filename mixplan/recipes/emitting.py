@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixplan.documents.loading import load
+from mixplan.documents.loading import as_yaml, load
 from mixplan.documents.recipe import Recipe
 from mixplan.documents.suggest import did_you_mean
 from mixplan.errors import InputError, MixplanError, NoAnswer
@@ -23,7 +23,7 @@ from mixplan.recipes.olmo_core import olmo_core
 from mixplan.recipes.phases import PHASES, phase_recipes, phases_document, whole_run
 from mixplan.recipes.streams import RECIPE, streaming
 from mixplan.recipes.weights import weights
-from mixplan.recipes.written import Format, Options, Progress, Written, commented_yaml
+from mixplan.recipes.written import Format, Options, Progress, Written
 
 FORMATS: dict[str, Format] = {
     "streaming": streaming,
@@ -183,8 +183,8 @@ def _phased(
     listed = phases_document(recipe, format, _fingerprints(parts))
     header = "Made by `mixplan emit`: mixtures to train on one after another, each until it ends."
     texts = {
-        PHASES: commented_yaml(listed, header),
-        RECIPE: commented_yaml(recipe, "The recipe of the whole run; each phase's folder holds its own."),
+        PHASES: as_yaml(listed, header),
+        RECIPE: as_yaml(recipe, "The recipe of the whole run; each phase's folder holds its own."),
         **weights(recipe, folder, options).texts,
     }
     return parts, texts, notes

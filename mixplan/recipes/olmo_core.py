@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mixplan.documents.loading import as_yaml
 from mixplan.documents.olmo_core import OlmoCoreMixture, TokenFile
 from mixplan.documents.recipe import Recipe
 from mixplan.documents.source_build import SOURCE
@@ -27,7 +28,7 @@ from mixplan.recipes.data_folders import DATA, kept
 from mixplan.recipes.olmo_core_files import SourceFiles, content_digest, file_rows, write_files
 from mixplan.recipes.streams import RECIPE, streaming
 from mixplan.recipes.tokenizing import BYTES_END_OF_DOCUMENT
-from mixplan.recipes.written import Options, Progress, Written, commented_yaml
+from mixplan.recipes.written import Options, Progress, Written
 from mixplan.units import byte_size
 
 MARKER, SOURCES, ADAPTER = "olmo_core.yaml", "source_mixture.yaml", "olmo_core_loader.py"
@@ -62,11 +63,9 @@ def olmo_core(recipe: Recipe, folder: Path, options: Options) -> Written:
     files, notes = _source_files(recipe, folder)
     described = described_mixture(recipe, files)
     texts = {
-        MARKER: commented_yaml(described, _HEADER),
+        MARKER: as_yaml(described, _HEADER),
         SOURCES: source_list(described),
-        RECIPE: commented_yaml(
-            recipe, "The recipe that the files were made from; `mixplan verify` reads it."
-        ),
+        RECIPE: as_yaml(recipe, "The recipe that the files were made from; `mixplan verify` reads it."),
         **adapter,
     }
     size = byte_size(sum(one.written * one.row_bytes for one in files))

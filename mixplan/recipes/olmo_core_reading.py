@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mixplan.documents.loading import load
+from mixplan.documents.loading import load_both
 from mixplan.documents.mixture import DatasetSettings, Mixture, StreamSettings
 from mixplan.documents.olmo_core import OlmoCoreMixture, TokenFile
 from mixplan.documents.recipe import Recipe
@@ -120,16 +120,7 @@ def _documents(folder: Path) -> tuple[OlmoCoreMixture, Recipe]:
             f"{folder} holds no {' and no '.join(missing)}; `mixplan emit --format olmo-core --with-data` "
             "writes them"
         )
-    problems: list[str] = []
-    read: list[Any] = []
-    for name, kind in ((MARKER, OlmoCoreMixture), (RECIPE, Recipe)):
-        try:
-            read.append(load(folder / name, kind))
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return read[0], read[1]
+    return load_both((folder / MARKER, OlmoCoreMixture), (folder / RECIPE, Recipe))
 
 
 def _disagreements(described: OlmoCoreMixture, recipe: Recipe) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mixplan.documents.loading import as_yaml
 from mixplan.documents.mixture import DatasetSettings, Mixture, StreamSettings
 from mixplan.documents.recipe import Recipe, RecipeSource
 from mixplan.errors import InputError
@@ -12,7 +13,7 @@ from mixplan.recipes.fitting import amount_problems, check_source, together_prob
 from mixplan.recipes.folders import is_url
 from mixplan.recipes.indexes import NotReached, SourceIndex, local_index, remote_index
 from mixplan.recipes.ordering import ordered
-from mixplan.recipes.written import Options, Written, commented_yaml
+from mixplan.recipes.written import Options, Written
 
 STREAMS, RECIPE, LOADER = "streams.yaml", "recipe.yaml", "loader.py"
 # Picking fractions of epochs sample by sample is the most even over shards; beyond this many samples it takes
@@ -68,11 +69,9 @@ def streaming(recipe: Recipe, folder: Path, options: Options) -> Written:
     mixture = mixture.model_copy(update={"dataset": settings})
     mixture = mixture.model_copy(update={"fingerprint": mixture.digest()})
     texts = {
-        STREAMS: commented_yaml(mixture, _HEADER),
+        STREAMS: as_yaml(mixture, _HEADER),
         LOADER: Path(__file__).with_name(LOADER).read_text(encoding="utf-8"),
-        RECIPE: commented_yaml(
-            recipe, "The recipe that streams.yaml was made from; `mixplan verify` reads it."
-        ),
+        RECIPE: as_yaml(recipe, "The recipe that streams.yaml was made from; `mixplan verify` reads it."),
     }
     return Written(texts, [*found.notes, *notes], mixture.fingerprint, measured=measured)
 

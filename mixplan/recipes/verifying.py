@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from mixplan.documents.loading import load
+from mixplan.documents.loading import load_both
 from mixplan.documents.mixture import Mixture
 from mixplan.documents.recipe import Recipe
 from mixplan.errors import InputError
@@ -80,16 +79,7 @@ def _verify_one(folder: Path, how: How, progress: Callable[[str], None]) -> Veri
 
 
 def _documents(folder: Path) -> tuple[Mixture, Recipe]:
-    problems: list[str] = []
-    read: list[Any] = []
-    for name, kind in ((STREAMS, Mixture), (RECIPE, Recipe)):
-        try:
-            read.append(load(folder / name, kind))
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return read[0], read[1]
+    return load_both((folder / STREAMS, Mixture), (folder / RECIPE, Recipe))
 
 
 def _loader_warnings(folder: Path) -> list[str]:

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixplan.documents.base import Document
 from mixplan.documents.recipe import Recipe
-from mixplan.documents.syntax import dump_yaml
 from mixplan.errors import InputError
 
 _SIZE_DIGITS = 20
@@ -88,12 +86,6 @@ class Written:
 
 Format = Callable[[Recipe, Path, Options], Written]
 """(recipe with absolute MDS folders, output folder, options) → what to write; raises InputError."""
-
-
-def commented_yaml(document: Document, header: str) -> str:
-    """A document as YAML, after comment lines."""
-    comment = "".join(f"# {line}\n" for line in header.splitlines())
-    return comment + dump_yaml(document.model_dump(mode="json"))
 
 
 def read_bytes_given(text: str | None) -> int | None:

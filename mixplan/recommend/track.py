@@ -125,8 +125,7 @@ def track(recipe: Recipe, forecast: Forecast, log: Log) -> Tracking:
         InputError: the laws cannot speak about a task of the recipe.
     """
     judged = [_track(recipe, task, forecast, log) for task in recipe.tasks]
-    chances = {task.name: p for task, (_, p) in zip(recipe.tasks, judged, strict=True)}
-    tasks = [replace(found, harmed=_harmed(recipe, found, judged, chances)) for found, _ in judged]
+    tasks = [replace(found, harmed=_harmed(recipe, found, judged)) for found, _ in judged]
     notes = list(log.notes)
     if recipe.phases and not all(task.density for task in recipe.tasks):
         notes.append(
@@ -142,21 +141,17 @@ def goal_of(task: RecipeTask) -> Goal:
 
 
 def _harmed(
-    recipe: Recipe,
-    found: TaskTrack,
-    judged: list[tuple[TaskTrack, Probability]],
-    chances: dict[str, Probability],
+    recipe: Recipe, found: TaskTrack, judged: list[tuple[TaskTrack, Probability]]
 ) -> dict[str, tuple[float, float]]:
     """Other tasks that the rates for this one would put at risk: their probability now, and then."""
     rates = found.remedy and (found.remedy.enough or found.remedy.most)
     if not rates:
         return {}
     harmed = {}
-    for task, (other, _) in zip(recipe.tasks, judged, strict=True):
+    for task, (other, p) in zip(recipe.tasks, judged, strict=True):
         if task.name == found.name or not task.density:
             continue
-        often = frequency_of(recipe, task, rates.read, float(recipe.tokens))
-        then = chances[task.name](float(recipe.tokens), often)
+        then = p(float(recipe.tokens), frequency_of(recipe, task, rates.read, float(recipe.tokens)))
         if then < other.p_now - HARM and _alarm(task, then):
             harmed[task.name] = (other.p_now, then)
     return harmed
